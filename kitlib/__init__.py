@@ -1,0 +1,1 @@
+"""A learning kit: Kubernetes from numbered notebooks, then PyTorch DDP on it."""

@@ -1,0 +1,1 @@
+"""The embedded cluster: Kubernetes, small enough to read. One module per component, named after it."""

@@ -1,0 +1,1 @@
+"""kube-apiserver: REST verbs, discovery, OpenAPI, tables, patches, admission, authentication."""

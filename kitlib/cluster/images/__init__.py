@@ -1,0 +1,1 @@
+"""The registry: programs that stand for container images."""

@@ -1,0 +1,1 @@
+"""kubelet and container runtime: a Pod is a group of local processes."""

@@ -1,0 +1,1 @@
+"""Pictures: the live cluster map, rollout and throughput plots."""
