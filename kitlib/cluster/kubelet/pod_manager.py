@@ -1,0 +1,145 @@
+"""What a node knows about its Pods, for the server that the API server calls (logs, exec, attach, port-forward, stats).
+
+Stands for the kubelet's pod manager and the part of the container runtime interface that its HTTP server uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+
+
+class ContainerNotRunning(Exception):  # noqa: N818  (the CRI's word)
+    """The container exists, but no process of it runs."""
+
+
+class ExecFailed(Exception):  # noqa: N818
+    """A command could not be started in a container; the message has the shape of a real runtime's error."""
+
+
+@dataclass
+class ExecProcess:
+    """A process started in a container, or an attachment to the container's own process.
+
+    Attributes:
+        stdin: Where to write its input; None when no stdin was asked for. Closing it is end of file.
+        stdout: Its output; with a tty everything it prints. `read()` gives `b""` at the end.
+        stderr: Its error output; None with a tty.
+    """
+
+    stdin: asyncio.StreamWriter | None
+    stdout: asyncio.StreamReader
+    stderr: asyncio.StreamReader | None
+    _exit: asyncio.Future[int]
+    _resize: Callable[[int, int], None]
+    _kill: Callable[[], None]
+
+    async def wait(self) -> int:
+        """Return the exit code (128 + n after signal n)."""
+        return await asyncio.shield(self._exit)
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Tell the terminal its size; nothing happens without a tty."""
+        self._resize(rows, cols)
+
+    def kill(self) -> None:
+        """End the process (an attachment: only detach) and release everything it holds."""
+        self._kill()
+
+
+@dataclass
+class ContainerState:
+    """One container of a Pod as the node sees it.
+
+    Attributes:
+        name: Its name in the Pod's spec.
+        spec: Its part of the Pod's spec (read-only).
+        status: Its `ContainerStatus`: state, lastState, ready, started, restartCount, ...
+        log_dir: Folder with one log file per run: `0.log`, `1.log`, ... (rotated: `0.log.1` is older than `0.log`).
+        stdin: Whether the container keeps an open stdin.
+        tty: Whether it has a terminal.
+    """
+
+    name: str
+    spec: Object
+    status: Object
+    log_dir: Path
+
+    @property
+    def stdin(self) -> bool:
+        """Whether the container keeps an open stdin."""
+        return bool(self.spec.get("stdin"))
+
+    @property
+    def tty(self) -> bool:
+        """Whether the container has a terminal."""
+        return bool(self.spec.get("tty"))
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs now."""
+        return "running" in self.status.get("state", {})
+
+
+@dataclass
+class PodState:
+    """One Pod of this node.
+
+    Attributes:
+        pod: The latest object from the API (read-only).
+        containers: All containers by name, init containers included, in the order of the spec.
+        pod_ip: Address of the Pod; empty before it has one.
+        port_map: Declared container port -> local port where it really listens; empty in `multi` loopback mode
+            unless a port could not be bound.
+    """
+
+    pod: Object
+    containers: dict[str, ContainerState] = field(default_factory=dict)
+    pod_ip: str = ""
+    port_map: dict[int, int] = field(default_factory=dict)
+
+    def log_path(self, container: str, previous: bool = False) -> Path | None:
+        """Return the log file of a container's current (or previous) run; None when there was no such run."""
+        raise NotImplementedError
+
+
+class PodManager:
+    """All Pods of this node."""
+
+    def pods(self) -> list[PodState]:
+        """Return every Pod of this node."""
+        raise NotImplementedError
+
+    def find(self, namespace: str, pod: str) -> PodState | None:
+        """Return a Pod of this node, or None."""
+        raise NotImplementedError
+
+    async def exec(
+        self, namespace: str, pod: str, container: str, argv: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ExecProcess:
+        """Start a command in a running container: its environment, folder, volumes and host name.
+
+        Raises:
+            KeyError: No such Pod or container on this node.
+            ContainerNotRunning: The container does not run.
+            ExecFailed: The command could not be started, in the words of a real runtime.
+        """
+        raise NotImplementedError
+
+    async def attach(self, namespace: str, pod: str, container: str, *, stdin: bool, tty: bool) -> ExecProcess:
+        """Join the container's own process: its output from now on, its stdin if it keeps one open.
+
+        Raises:
+            KeyError: No such Pod or container on this node.
+            ContainerNotRunning: The container does not run.
+        """
+        raise NotImplementedError
+
+    async def stats(self) -> dict[tuple[str, str], dict[str, tuple[int, int]]]:
+        """Return, by (namespace, Pod) and container, CPU nanoseconds used so far and memory in bytes."""
+        raise NotImplementedError
