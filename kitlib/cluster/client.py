@@ -55,9 +55,7 @@ class Client(Protocol):
     Every method raises `ApiError` with the server's Status when the request is refused.
     """
 
-    async def get(
-        self, resource: str, name: str, namespace: str | None = None, *, subresource: str = ""
-    ) -> Object:
+    async def get(self, resource: str, name: str, namespace: str | None = None, *, subresource: str = "") -> Object:
         """Return one object."""
         ...
 
@@ -171,7 +169,13 @@ class HTTPClient:
             self._session = None
 
     async def _request(
-        self, method: str, path: str, *, body: Any = None, params: Mapping[str, str] | None = None, content_type: str = ""
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "",
     ) -> Object:
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": content_type or "application/json"} if data is not None else {}

@@ -1,0 +1,598 @@
+"""Starts, finds and stops an embedded cluster: what `kit up`, `kit down` and `kit status` do.
+
+Stands for minikube's or kind's command: it decides ports, addresses, certificates and nodes, writes them under KIT_HOME, starts the
+supervisor and waits until every node is Ready. A cluster belongs to one KIT_HOME; several live side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kitlib.cluster import supervisor as supervisor_module
+from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, NodeConfig, from_json, kit_home, to_json
+
+Status = dict[str, Any]
+MAX_NODES = 100
+START_LIMIT = 60.0
+
+
+class ClusterError(Exception):
+    """The cluster can't be started, found or changed; the message names the mend."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a cluster is made of: kept so that a second `kit up` can tell whether it asks for the same.
+
+    Attributes:
+        gpus: GPUs of each node.
+        simulated: Whether those GPUs are CPU cores.
+        hollow: Nodes without a process.
+    """
+
+    gpus: tuple[int, ...]
+    simulated: bool
+    hollow: int
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+def up(
+    nodes: int | None = None,
+    gpus: int | None = None,
+    hollow: int | None = None,
+    port: int | None = None,
+    *,
+    owned: bool = False,
+) -> Status:
+    """Start the embedded cluster of this KIT_HOME, or find it running, and wait until every node is Ready.
+
+    Args:
+        nodes: Nodes with a kubelet each; 3 unless told otherwise.
+        gpus: GPUs per node. Without it: the machine's real GPUs shared out, else one simulated GPU per CPU core, at most one
+            a node.
+        hollow: Nodes without a process.
+        port: Port of the API server; a free one, kept for this KIT_HOME, unless told otherwise.
+        owned: Tie the cluster's life to this process: it stops when this process ends, however it ends.
+
+    Returns:
+        The cluster's status, as `status()`, with `started` telling whether this call started it.
+
+    Raises:
+        ClusterError: Bad arguments, a busy port, a KIT_HOME that can't be written, a corrupt state file, or a running
+            cluster of another shape.
+    """
+    _check_counts(nodes, gpus, hollow, port)
+    home = _prepare_home(kit_home())
+    with _locked(home):
+        running = _running(home)
+        if running is not None:
+            _check_same(home, running, nodes, gpus, hollow, port)
+            return {**status(), "started": False}
+        sweep(home)
+        _start(home, nodes or 3, gpus, hollow or 0, port, owned)
+    return {**status(), "started": True}
+
+
+def _check_counts(nodes: int | None, gpus: int | None, hollow: int | None, port: int | None) -> None:
+    if nodes is not None and not 1 <= nodes <= MAX_NODES:
+        raise ClusterError(f"--nodes {nodes}: give a number from 1 to {MAX_NODES}")
+    if gpus is not None and not 0 <= gpus <= 64:
+        raise ClusterError(f"--gpus {gpus}: give the GPUs per node, from 0 to 64")
+    if hollow is not None and not 0 <= hollow <= 1000:
+        raise ClusterError(f"--hollow {hollow}: give a number from 0 to 1000")
+    if port is not None and not 1 <= port <= 65535:
+        raise ClusterError(f"--port {port}: give a port from 1 to 65535")
+
+
+def _prepare_home(home: Path) -> Path:
+    """Make KIT_HOME and its folders, private to this user, and prove that they can be written."""
+    probe = home / ".probe"
+    try:
+        for folder in (home, home / "pki", home / "logs", home / "nodes"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        probe.write_bytes(b"x" * 65536)
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise ClusterError(
+            f"can't write to {home} ({error.strerror}): free some space, mend its rights, or set KIT_HOME to another folder"
+        ) from error
+    return home
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold the lock of this KIT_HOME, so that two `kit up` at once start one cluster."""
+    with open(home / "lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _check_same(
+    home: Path, running: Status, nodes: int | None, gpus: int | None, hollow: int | None, port: int | None
+) -> None:
+    config, shape = _read_config(home)
+    wrong = []
+    if nodes is not None and nodes != len(shape.gpus):
+        wrong.append(f"{len(shape.gpus)} nodes")
+    if gpus is not None and set(shape.gpus) != {gpus}:
+        wrong.append(f"{'+'.join(map(str, shape.gpus))} GPUs")
+    if hollow is not None and hollow != shape.hollow:
+        wrong.append(f"{shape.hollow} hollow nodes")
+    if port is not None and port != config.port:
+        wrong.append(f"port {config.port}")
+    if wrong:
+        raise ClusterError(
+            f"a cluster already runs here with {', '.join(wrong)}: run `kit down` first, then `kit up` again"
+        )
+
+
+def _start(home: Path, count: int, gpus: int | None, hollow: int, port: int | None, owned: bool) -> None:
+    shape = Shape(*_share_gpus(count, gpus), hollow)
+    earlier = _earlier_config(home)
+    api_socket = _listen(port, earlier.port if earlier else None)
+    config = _configure(home, earlier, api_socket.getsockname()[1], hollow)
+    tokens = _write_credentials(config, count)
+    _write_private(home / "cluster.json", json.dumps({"cluster": to_json(config), "shape": asdict(shape)}, indent=1))
+    _launch(config, _node_configs(config, shape, tokens), api_socket, owned)
+    api_socket.close()
+    _wait_ready(config, count + hollow)
+
+
+def _share_gpus(nodes: int, gpus: int | None) -> tuple[tuple[int, ...], bool]:
+    """Decide each node's GPUs, and whether they are real."""
+    real = count_real_gpus()
+    if real and gpus is None:
+        return tuple(real // nodes + (index < real % nodes) for index in range(nodes)), False
+    if gpus is None:
+        cores = len(_cores())
+        return tuple(int(index < cores) for index in range(nodes)), True
+    if real and gpus * nodes > real:
+        raise ClusterError(
+            f"--gpus {gpus} on {nodes} nodes asks for {gpus * nodes} GPUs, the machine has {real}: "
+            "ask for fewer, or set KIT_GPU=simulated to use CPU cores in their place"
+        )
+    return (gpus,) * nodes, not real
+
+
+def count_real_gpus() -> int:
+    """Return how many NVIDIA GPUs NVML finds; 0 when `KIT_GPU=simulated` or when there is no driver."""
+    if os.environ.get("KIT_GPU") == "simulated" or not _has_nvidia_driver():
+        return 0
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
+def _has_nvidia_driver() -> bool:
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _memory_bytes() -> int:
+    """Return the memory that may be used: the machine's, or the limit of the control group that holds us."""
+    total = int(psutil.virtual_memory().total)
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            total = min(total, int(Path(name).read_text()))
+    return total
+
+
+def _earlier_config(home: Path) -> ClusterConfig | None:
+    return _read_config(home)[0] if (home / "cluster.json").exists() else None
+
+
+def _read_config(home: Path) -> tuple[ClusterConfig, Shape]:
+    path = home / "cluster.json"
+    try:
+        stored = json.loads(path.read_text())
+        shape = Shape(**{**stored["shape"], "gpus": tuple(stored["shape"]["gpus"])})
+        return from_json({**stored["cluster"], "home": str(home)}), shape
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClusterError(
+            f"{path} can't be read ({type(error).__name__}): run `kit down --purge` to forget this cluster, then `kit up`"
+        ) from error
+
+
+def _listen(wanted: int | None, earlier: int | None) -> socket.socket:
+    """Open the API server's socket on the port asked for, else on the earlier one, else on a free one."""
+    candidates = [wanted] if wanted else [port for port in (earlier, 0) if port is not None]
+    for port in candidates:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+            sock.listen(512)
+            return sock
+        except OSError as error:
+            sock.close()
+            refused = error
+    raise ClusterError(
+        f"port {wanted} can't be used ({refused.strerror}): free it, or leave --port out to get a free one"
+    )
+
+
+def _configure(home: Path, earlier: ClusterConfig | None, port: int, hollow: int) -> ClusterConfig:
+    loopback = _loopback_mode()
+    if earlier and earlier.loopback == loopback and _block_is_free(earlier.block):
+        return replace(earlier, port=port, hollow=hollow)
+    return ClusterConfig(
+        cluster_id=secrets.token_hex(8),
+        home=home,
+        port=port,
+        block=_free_block(),
+        kubelet_client_token=secrets.token_urlsafe(32),
+        loopback=loopback,
+        hollow=hollow,
+    )
+
+
+def _loopback_mode() -> str:
+    """Return `multi` where all of 127.0.0.0/8 can be bound (Linux), else `single` (macOS)."""
+    configured = os.environ.get("KIT_LOOPBACK", "")
+    if configured in ("multi", "single"):
+        return configured
+    if configured:
+        raise ClusterError(f"KIT_LOOPBACK={configured}: use multi or single, or leave it unset")
+    return "multi" if _can_bind("127.66.0.1") else "single"
+
+
+def _block_is_free(block: int) -> bool:
+    return all(_can_bind(f"127.{block}.0.{node}", 10250) for node in (1, 2, 3))
+
+
+def _free_block() -> int:
+    for block in secrets.SystemRandom().sample(range(16, 250), 50):
+        if _block_is_free(block):
+            return block
+    raise ClusterError("no free block of loopback addresses: stop another cluster with `kit down` in its KIT_HOME")
+
+
+def _can_bind(address: str, port: int = 0) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, port))
+        except OSError:
+            return False
+        return True
+
+
+def _write_credentials(config: ClusterConfig, nodes: int) -> dict[str, str]:
+    """Write certificates, tokens and kubeconfig; return each node's token.
+
+    The administrator's token is kept over restarts, so that a shell with the kubeconfig stays valid.
+    """
+    from kitlib.cluster.apiserver import tls
+
+    addresses = {f"127.{config.block}.0.{index}" for index in range(1, nodes + 1)}
+    tls.ensure_certificates(config.pki, sorted(addresses))
+    path = config.pki / "tokens.json"
+    tokens: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    by_user = {entry["user"]: token for token, entry in tokens.items()}
+    wanted = {"kubernetes-admin": ["system:masters"]}
+    wanted |= {f"system:node:node-{index}": ["system:nodes"] for index in range(1, nodes + 1)}
+    tokens = {
+        by_user.get(user) or secrets.token_urlsafe(32): {"user": user, "groups": groups}
+        for user, groups in wanted.items()
+    }
+    _write_private(path, json.dumps(tokens))
+    by_user = {entry["user"]: token for token, entry in tokens.items()}
+    _write_private(config.home / "kubeconfig", _kubeconfig(config, by_user["kubernetes-admin"]))
+    return {f"node-{index}": by_user[f"system:node:node-{index}"] for index in range(1, nodes + 1)}
+
+
+def _kubeconfig(config: ClusterConfig, token: str) -> str:
+    import base64
+
+    authority = base64.b64encode(config.ca_file.read_bytes()).decode()
+    entry = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "kit", "cluster": {"server": config.server, "certificate-authority-data": authority}}],
+        "users": [{"name": "kit", "user": {"token": token}}],
+        "contexts": [{"name": "kit", "context": {"cluster": "kit", "user": "kit", "namespace": "default"}}],
+        "current-context": "kit",
+    }
+    return json.dumps(entry, indent=1) + "\n"  # JSON is YAML
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text)
+    os.replace(temporary, path)
+
+
+def _node_configs(config: ClusterConfig, shape: Shape, tokens: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the nodes' configurations as JSON-ready values, without the cluster's own."""
+    memory = _memory_bytes() // len(shape.gpus)
+    nodes = []
+    for index, gpus in enumerate(shape.gpus, start=1):
+        node = NodeConfig(
+            cluster=config,
+            name=f"node-{index}",
+            index=index,
+            token=tokens[f"node-{index}"],
+            gpus=gpus,
+            gpu_offset=sum(shape.gpus[: index - 1]),
+            cpus=len(_cores()),
+            memory_bytes=memory,
+            isolation=os.environ.get("KIT_ISOLATION", "auto"),
+        )
+        nodes.append({name: value for name, value in vars(node).items() if name != "cluster"})
+    return nodes
+
+
+def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: socket.socket, owned: bool) -> None:
+    """Start the supervisor and wait for its word that the control plane serves."""
+    report_read, report_write = os.pipe()
+    owner_read = _owner_pipe() if owned else None
+    fds = [fd for fd in (api_socket.fileno(), report_write, owner_read) if fd is not None]
+    plan = {"cluster": to_json(config), "nodes": nodes, "api_fd": fds[0], "report_fd": fds[1], "owner_fd": owner_read}
+    environment = {**os.environ, "KIT_CLUSTER_ID": config.cluster_id, "KIT_HOME": str(config.home)}
+    with open(config.logs / "supervisor.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", supervisor_module.__name__],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=fds,
+            env=environment,
+            start_new_session=True,
+        )
+    for fd in (report_write, owner_read):
+        if fd is not None:
+            os.close(fd)
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # type: ignore[union-attr]
+        process.stdin.write(json.dumps(plan).encode())  # type: ignore[union-attr]
+    with os.fdopen(report_read, "rb") as report:
+        said = report.readline()
+    answer = json.loads(said) if said.strip() else {"error": f"the supervisor died at start: see {config.logs}"}
+    if "error" in answer:
+        process.wait()
+        raise ClusterError(answer["error"])
+
+
+_owner_pipe_write: int | None = None
+
+
+def _owner_pipe() -> int:
+    """Return the read end of a pipe whose write end lives exactly as long as this process."""
+    global _owner_pipe_write
+    read_end, _owner_pipe_write = os.pipe()
+    return read_end
+
+
+def _wait_ready(config: ClusterConfig, nodes: int) -> None:
+    """Follow the nodes' watch until all are Ready."""
+    from kitlib.cluster import probe
+
+    if not probe.nodes_ready(config, nodes, START_LIMIT):
+        down()
+        raise ClusterError(f"the nodes were not Ready within {START_LIMIT:.0f} s: see {config.logs}")
+
+
+# --- status ----------------------------------------------------------------------------------------------------------
+
+
+def _running(home: Path) -> Status | None:
+    """Ask the supervisor of this KIT_HOME for its processes; None when there is none."""
+    return _command(home, {"command": "status"})
+
+
+def _command(home: Path, request: dict[str, Any]) -> Status | None:
+    """Send one request to the supervisor; None when nobody listens."""
+    if not (home / supervisor_module.CONTROL_SOCKET).exists():
+        return None
+    back = os.getcwd()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        try:
+            os.chdir(home)  # a relative name keeps within the length limit of Unix sockets
+            connection.connect(supervisor_module.CONTROL_SOCKET)
+            connection.sendall(json.dumps(request).encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return None
+        finally:
+            os.chdir(back)
+    return json.loads(answer) if answer else None
+
+
+def status() -> Status:
+    """Return what runs: engine, version, server, kubeconfig, nodes, processes and memory.
+
+    Returns:
+        `{engine, version, server, kubeconfig, nodes: [{name, ready, gpus, simulated}],
+        processes: [{name, pid, pss_mb}], memory_mb}`; `memory_mb` is the sum of proportional set sizes of the cluster's own
+        processes, in MiB. Without a running cluster `engine` is None and the lists are empty.
+    """
+    from kitlib.cluster import probe
+
+    home = kit_home()
+    running = _running(home)
+    if running is None:
+        return {"engine": None, "version": None, "server": None, "kubeconfig": None, "nodes": [], "processes": [],
+                "memory_mb": 0.0}  # fmt: skip
+    config, shape = _read_config(home)
+    processes = [{**process, "pss_mb": _pss_mb(process["pid"])} for process in running["processes"]]
+    ready = probe.node_readiness(config)
+    nodes = [
+        {"name": name, "ready": ready.get(name, False), "gpus": gpus, "simulated": shape.simulated}
+        for name, gpus in _all_nodes(shape)
+    ]
+    return {
+        "engine": "embedded",
+        "version": KUBERNETES_VERSION,
+        "server": config.server,
+        "kubeconfig": str(home / "kubeconfig"),
+        "nodes": nodes,
+        "processes": processes,
+        "memory_mb": round(sum(process["pss_mb"] for process in processes), 1),
+    }
+
+
+def _all_nodes(shape: Shape) -> list[tuple[str, int]]:
+    hollow = [(f"hollow-{number:02d}", 0) for number in range(1, shape.hollow + 1)]
+    return [(f"node-{index}", gpus) for index, gpus in enumerate(shape.gpus, start=1)] + hollow
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        memory = psutil.Process(pid).memory_full_info()
+    except psutil.Error:
+        return 0.0
+    return round(float(getattr(memory, "pss", memory.uss)) / 2**20, 1)
+
+
+def kubeconfig_path() -> Path:
+    """Return the path of the embedded cluster's kubeconfig.
+
+    Raises:
+        ClusterError: No cluster was ever started in this KIT_HOME.
+    """
+    path = kit_home() / "kubeconfig"
+    if not path.exists():
+        raise ClusterError(f"no cluster in {path.parent}: start one with `kit up`")
+    return path
+
+
+def node(action: str, name: str) -> None:
+    """Stop, kill or start a node.
+
+    Args:
+        action: `stop` ends the kubelet and leaves the Pods running, `kill` is a power cut, `start` brings the node back.
+        name: Node name, such as `node-2`.
+
+    Raises:
+        ClusterError: No cluster runs, or it has no such node.
+    """
+    answer = _command(kit_home(), {"command": f"node-{action}", "node": name})
+    if answer is None:
+        raise ClusterError("no cluster runs here: start one with `kit up`")
+    if "error" in answer:
+        raise ClusterError(answer["error"])
+
+
+# --- stop ------------------------------------------------------------------------------------------------------------
+
+
+def down(purge: bool = False) -> list[str]:
+    """Stop the cluster of this KIT_HOME and prove that nothing of it is left.
+
+    Args:
+        purge: Also forget its state.
+
+    Returns:
+        What was ended, a phrase each; empty when nothing ran.
+
+    Raises:
+        ClusterError: A process did not end.
+    """
+    home = kit_home()
+    if not home.exists():
+        return []
+    ended = []
+    answer = _command(home, {"command": "stop"})
+    if answer is not None:
+        _wait_gone([process["pid"] for process in answer["processes"]], 10)
+        ended.append(f"{len(answer['processes'])} processes of the cluster")
+    strays = sweep(home)
+    if strays:
+        ended.append(f"{strays} stray processes")
+    if purge:
+        _purge(home)
+        ended.append(f"the state in {home}")
+    return ended
+
+
+def _wait_gone(pids: list[int], limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def sweep(home: Path) -> int:
+    """Kill every process that carries the mark of this KIT_HOME's cluster and return their number.
+
+    Every process of a cluster inherits `KIT_CLUSTER_ID`. After an orderly end none is left.
+
+    Raises:
+        ClusterError: A process survived SIGKILL.
+    """
+    if not (home / "cluster.json").exists():
+        return 0
+    try:
+        mark = _read_config(home)[0].cluster_id
+    except ClusterError:
+        return 0
+    (home / supervisor_module.CONTROL_SOCKET).unlink(missing_ok=True)
+    found = _marked(mark)
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    _, alive = psutil.wait_procs(found, timeout=5)
+    if any(_alive(process.pid) for process in alive):
+        pids = ", ".join(str(process.pid) for process in alive)
+        raise ClusterError(f"processes {pids} can't be ended: kill them, then run `kit down` again")
+    return len(found)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("KIT_CLUSTER_ID") == mark:
+                found.append(process)
+    return found
+
+
+def _purge(home: Path) -> None:
+    """Remove what the kit wrote in KIT_HOME, and the folder itself when nothing else is in it."""
+    for name in ("pki", "logs", "nodes"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    for pattern in ("cluster.json*", "kubeconfig*", "state.db*", "supervisor.sock", "lock", ".probe"):
+        for path in home.glob(pattern):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        home.rmdir()

@@ -1,0 +1,409 @@
+"""The machine room: starts the cluster's processes, watches them, and leaves none behind.
+
+Stands for what systemd does on a real node, and for the machines themselves. The supervisor imports the heavy modules
+once and forks every process of the cluster, so that start-up is quick and memory is shared: one control plane, and per node a
+container runtime and a kubelet. It restarts a control plane that died and a kubelet that crashed. A kubelet ended by
+SIGKILL is a machine that lost power: its containers are killed too, and it stays down until `kit node start`.
+
+The lifeline: of each node's pipe the supervisor alone holds the write end. When it closes it, or dies, the
+container runtime at the other end reads EOF, kills every container of the node and ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kitlib.cluster.config import ClusterConfig, NodeConfig, from_json
+
+CONTROL_SOCKET = "supervisor.sock"
+CONTROL_PLANE = "control-plane"
+RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass
+class Process:
+    """A process of the cluster: what it is, how to start it again, and what was asked of it."""
+
+    name: str
+    start: Callable[[], int]
+    pid: int | None = None
+    wanted: bool = True
+    starts: int = 0
+    started_at: float = 0.0
+
+
+@dataclass
+class Node:
+    """One node: its configuration, its two processes and the write end of its lifeline."""
+
+    config: NodeConfig
+    runtime: Process
+    kubelet: Process
+    lifeline: int | None = None
+
+
+@dataclass
+class Supervisor:
+    """Runs one cluster until it is told to stop.
+
+    Args:
+        cluster: Configuration of the control plane.
+        node_configs: One configuration per node.
+        api_socket: Listening socket of the API server. It outlives the control plane, so that
+            clients wait during a restart and are not refused.
+        report_fd: Pipe to the `kit up` that waits: one JSON line, `{"ready": true}` or `{"error": text}`.
+        owner_fd: Read end of a pipe held by the process that the cluster must not outlive, or None.
+    """
+
+    cluster: ClusterConfig
+    node_configs: list[NodeConfig]
+    api_socket: socket.socket
+    report_fd: int | None
+    owner_fd: int | None = None
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    stopping: bool = False
+    timers: list[tuple[float, Process]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Describe the processes; none is started yet."""
+        self.control_plane = Process(CONTROL_PLANE, self._start_control_plane)
+        self.nodes = {config.name: self._node(config) for config in self.node_configs}
+        self.life_read, self.life_write = os.pipe()
+        self.boot_fd: int | None = None
+
+    def _node(self, config: NodeConfig) -> Node:
+        runtime = Process(f"runtime-{config.name}", lambda: self._start_runtime(config.name))
+        kubelet = Process(f"kubelet-{config.name}", lambda: self._start_kubelet(config.name))
+        return Node(config, runtime, kubelet)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start everything and serve until stopped by `kit down`, a signal, or the end of the owner."""
+        self._listen()
+        self._start(self.control_plane)
+        for node in self.nodes.values():
+            self._start_node(node)
+        while not self.stopping:
+            for key, _ in self.selector.select(self._until_next_timer()):
+                key.data()
+            self._fire_timers()
+        self._stop_all()
+
+    def _listen(self) -> None:
+        wake_read, wake_write = socket.socketpair()
+        for end in (wake_read, wake_write):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.wake = (wake_read, wake_write)
+        self.selector.register(wake_read, selectors.EVENT_READ, self._on_signal)
+        self.control = _bind_control_socket(self.cluster.home)
+        self.selector.register(self.control, selectors.EVENT_READ, self._on_command)
+        if self.owner_fd is not None:
+            self.selector.register(self.owner_fd, selectors.EVENT_READ, self._on_owner_gone)
+
+    def _until_next_timer(self) -> float | None:
+        return max(0.0, min(at for at, _ in self.timers) - time.monotonic()) if self.timers else None
+
+    def _fire_timers(self) -> None:
+        due = [process for at, process in self.timers if at <= time.monotonic()]
+        self.timers = [timer for timer in self.timers if timer[1] not in due]
+        for process in due:
+            if process.wanted and process.pid is None:
+                self._start(process)
+
+    def _on_signal(self) -> None:
+        numbers = self.wake[0].recv(4096)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self.stopping = True
+        self._reap()
+
+    def _on_owner_gone(self) -> None:
+        self.stopping = True
+
+    # --- children -----------------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._on_exit(pid, status)
+
+    def _on_exit(self, pid: int, status: int) -> None:
+        for process in self._processes():
+            if process.pid == pid:
+                process.pid = None
+                _log(f"{process.name} (pid {pid}) ended: {_describe(status)}")
+                if not self.stopping:
+                    self._after_exit(process, status)
+                return
+
+    def _after_exit(self, process: Process, status: int) -> None:
+        node = next((n for n in self.nodes.values() if process in (n.kubelet, n.runtime)), None)
+        if node and (process is node.runtime or os.WIFSIGNALED(status)) and process.wanted:
+            self._power_off(node)
+        elif process.wanted:
+            self._restart_later(process)
+
+    def _restart_later(self, process: Process) -> None:
+        if time.monotonic() - process.started_at > 30:
+            process.starts = 0
+        delay = RESTART_DELAYS[min(process.starts, len(RESTART_DELAYS) - 1)]
+        self.timers.append((time.monotonic() + delay, process))
+
+    def _processes(self) -> list[Process]:
+        return [self.control_plane] + [p for n in self.nodes.values() for p in (n.runtime, n.kubelet)]
+
+    def _start(self, process: Process) -> None:
+        process.wanted = True
+        process.starts += 1
+        process.started_at = time.monotonic()
+        process.pid = process.start()
+
+    def _start_node(self, node: Node) -> None:
+        if node.runtime.pid is None:
+            self._start(node.runtime)
+        if node.kubelet.pid is None:
+            self._start(node.kubelet)
+
+    def _power_off(self, node: Node) -> None:
+        """End a node as a power cut would: no goodbye to the API, every container killed."""
+        node.kubelet.wanted = node.runtime.wanted = False
+        if node.lifeline is not None:
+            os.close(node.lifeline)
+            node.lifeline = None
+        _kill(node.kubelet.pid, signal.SIGKILL)
+
+    def _fork(self, name: str, body: Callable[[], None], keep: tuple[int, ...] = ()) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            self._become(name, keep)
+            body()
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _become(self, name: str, keep: tuple[int, ...]) -> None:
+        """Turn a fresh fork into a process of its own: own log, no handles of the supervisor, dies with it."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        log = os.open(self.cluster.logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        self.selector.close()
+        mine = {self.report_fd, self.owner_fd, self.boot_fd, self.life_write, log}
+        mine |= {node.lifeline for node in self.nodes.values()}
+        mine |= {s.fileno() for s in (*self.wake, self.control, self.api_socket)}
+        for fd in mine:
+            if fd is not None and fd not in keep:
+                os.close(fd)
+        os.setpgid(0, 0)
+        threading.Thread(target=_die_with_supervisor, args=(self.life_read,), daemon=True).start()
+
+    def _start_control_plane(self) -> int:
+        from kitlib.cluster import controlplane
+
+        boot_read, boot_write = os.pipe()
+        sock = self.api_socket
+
+        def body() -> None:
+            os.close(boot_read)
+            controlplane.main(self.cluster, self.node_configs, sock, boot_write)
+
+        pid = self._fork(CONTROL_PLANE, body, keep=(sock.fileno(), boot_write))
+        os.close(boot_write)
+        self._watch_boot(boot_read)
+        return pid
+
+    def _watch_boot(self, boot_read: int) -> None:
+        def on_boot() -> None:
+            said = os.read(boot_read, 65536)
+            self.selector.unregister(boot_read)
+            os.close(boot_read)
+            self.boot_fd = None
+            self._report(said)
+
+        self.boot_fd = boot_read
+        self.selector.register(boot_read, selectors.EVENT_READ, on_boot)
+
+    def _report(self, said: bytes) -> None:
+        """Pass on how the first start of the control plane ended; an error there ends the cluster."""
+        if self.report_fd is None:
+            return
+        said = said or json.dumps({"error": f"the control plane died at start: see {self.cluster.logs}"}).encode()
+        try:
+            os.write(self.report_fd, said + b"\n")
+        except BrokenPipeError:
+            pass
+        os.close(self.report_fd)
+        self.report_fd = None
+        self.stopping = self.stopping or "error" in json.loads(said)
+
+    def _start_runtime(self, name: str) -> int:
+        from kitlib.cluster.kubelet import runtime
+
+        node = self.nodes[name]
+        read_end, write_end = os.pipe()
+        node.lifeline = write_end
+        pid = self._fork(node.runtime.name, lambda: runtime.main(node.config, read_end))
+        os.close(read_end)
+        return pid
+
+    def _start_kubelet(self, name: str) -> int:
+        from kitlib.cluster.kubelet import main as kubelet
+
+        node = self.nodes[name]
+        return self._fork(node.kubelet.name, lambda: kubelet.main(node.config))
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def _on_command(self) -> None:
+        connection, _ = self.control.accept()
+        with connection:
+            connection.settimeout(2)
+            try:
+                request = json.loads(connection.recv(65536))
+                answer = self._command(request)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            try:
+                connection.sendall(json.dumps(answer).encode())
+            except OSError:
+                return
+
+    def _command(self, request: dict[str, Any]) -> dict[str, Any]:
+        command, name = request["command"], request.get("node", "")
+        if command == "stop":
+            self.stopping = True
+        elif command in ("node-stop", "node-kill", "node-start"):
+            if name not in self.nodes:
+                return {"error": f"no node {name!r}: the nodes are {', '.join(self.nodes)}"}
+            {"node-stop": self._stop_kubelet, "node-kill": self._power_off, "node-start": self._start_node}[command](
+                self.nodes[name]
+            )
+        elif command != "status":
+            return {"error": f"unknown command {command!r}"}
+        return self._status()
+
+    def _stop_kubelet(self, node: Node) -> None:
+        node.kubelet.wanted = False
+        _kill(node.kubelet.pid, signal.SIGTERM)
+
+    def _status(self) -> dict[str, Any]:
+        running = [{"name": p.name, "pid": p.pid} for p in self._processes() if p.pid is not None]
+        nodes = [{"name": n.config.name, "gpus": n.config.gpus} for n in self.nodes.values()]
+        return {"processes": [{"name": "supervisor", "pid": os.getpid()}, *running], "nodes": nodes}
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _stop_all(self) -> None:
+        """End every process: nodes first, then the control plane, which writes out its store."""
+        if self.report_fd is not None:
+            self._report(b"")
+        for node in self.nodes.values():
+            self._power_off(node)
+        self.control_plane.wanted = False
+        _kill(self.control_plane.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while any(p.pid is not None for p in self._processes()) and time.monotonic() < deadline:
+            self.selector.select(0.05)
+            self._reap()
+        for process in self._processes():
+            _kill(process.pid, signal.SIGKILL)
+        self.control.close()
+        (self.cluster.home / CONTROL_SOCKET).unlink(missing_ok=True)
+
+
+def _die_with_supervisor(life_read: int) -> NoReturn:
+    """Block until the supervisor is gone (its end of the pipe is closed), then end this process at once."""
+    while True:
+        try:
+            if not os.read(life_read, 1):
+                os._exit(1)
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                os._exit(1)
+
+
+def _bind_control_socket(home: Path) -> socket.socket:
+    """Bind the control socket by a relative name: absolute paths may exceed the limit for Unix sockets."""
+    os.chdir(home)
+    Path(CONTROL_SOCKET).unlink(missing_ok=True)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control.bind(CONTROL_SOCKET)
+    os.chmod(CONTROL_SOCKET, 0o600)
+    control.listen(16)
+    return control
+
+
+def _kill(pid: int | None, number: signal.Signals) -> None:
+    if pid is not None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def _describe(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"signal {os.WTERMSIG(status)}"
+    return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def _log(text: str) -> None:
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Entry point of the supervisor process; `kitlib.cluster.local` starts it with a plan on standard input."""
+    plan = json.load(sys.stdin)
+    cluster = from_json(plan["cluster"])
+    nodes = [NodeConfig(**{**values, "cluster": cluster}) for values in plan["nodes"]]
+    api_socket = socket.socket(fileno=plan["api_fd"])
+    supervisor = Supervisor(cluster, nodes, api_socket, plan["report_fd"], plan["owner_fd"])
+    _import_heavy_modules()
+    gc.collect()
+    gc.freeze()
+    supervisor.run()
+
+
+def _import_heavy_modules() -> None:
+    """Import once what every child needs: a fork then shares the pages and starts at once."""
+    import kitlib.cluster.controlplane
+    import kitlib.cluster.kubelet.main
+    import kitlib.cluster.kubelet.runtime  # noqa: F401
+
+
+if __name__ == "__main__":
+    main()
