@@ -1,0 +1,47 @@
+"""Label selectors of API objects.
+
+Stands for `metav1.LabelSelectorAsSelector`: the selector that Deployments, ReplicaSets, Jobs and affinity terms carry,
+not the `-l` text of a list request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str] | None) -> bool:
+    """Tell whether a `LabelSelector` selects an object with these labels.
+
+    Args:
+        selector: `{"matchLabels": ..., "matchExpressions": ...}`; None selects nothing, `{}` everything.
+        labels: The object's labels.
+    """
+    if selector is None:
+        return False
+    labels = labels or {}
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    return all(requirement_met(item, labels) for item in selector.get("matchExpressions") or ())
+
+
+def requirement_met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Tell whether labels meet one `matchExpressions` item; node selectors also know `Gt` and `Lt`."""
+    key, operator = requirement["key"], requirement["operator"]
+    values = requirement.get("values") or ()
+    value = labels.get(key)
+    if operator == "In":
+        return value in values
+    if operator == "NotIn":
+        return value not in values
+    if operator in ("Exists", "DoesNotExist"):
+        return (key in labels) == (operator == "Exists")
+    return value is not None and _compare(operator, value, values)
+
+
+def _compare(operator: str, value: str, values: Any) -> bool:
+    try:
+        left, right = int(value), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return left > right if operator == "Gt" else left < right
