@@ -1,7 +1,7 @@
 """Starts, finds and stops an embedded cluster: what `kit up`, `kit down` and `kit status` do.
 
-Stands for minikube's or kind's command: it decides ports, addresses, certificates and nodes, writes them under KIT_HOME, starts the
-supervisor and waits until every node is Ready. A cluster belongs to one KIT_HOME; several live side by side.
+Stands for minikube's or kind's command: it prepares KIT_HOME (see `bootstrap.py`), starts the supervisor and waits
+until every node is Ready. A cluster belongs to one KIT_HOME; several live side by side.
 """
 
 from __future__ import annotations
@@ -10,47 +10,39 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from kitlib.cluster import supervisor as supervisor_module
-from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, NodeConfig, from_json, kit_home, to_json
+from kitlib.cluster.bootstrap import (
+    ClusterError,
+    Shape,
+    configure,
+    earlier_config,
+    listen,
+    node_configs,
+    read_config,
+    share_gpus,
+    write_credentials,
+    write_private,
+)
+from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, kit_home, to_json
 
 Status = dict[str, Any]
 MAX_NODES = 100
 START_LIMIT = 60.0
 
 
-class ClusterError(Exception):
-    """The cluster can't be started, found or changed; the message names the mend."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a cluster is made of: kept so that a second `kit up` can tell whether it asks for the same.
-
-    Attributes:
-        gpus: GPUs of each node.
-        simulated: Whether those GPUs are CPU cores.
-        hollow: Nodes without a process.
-    """
-
-    gpus: tuple[int, ...]
-    simulated: bool
-    hollow: int
-
-
-# --- start -----------------------------------------------------------------------------------------------------------
+# --- start -------------------------------------------------------------------------------------------------
 
 
 def up(
@@ -65,8 +57,8 @@ def up(
 
     Args:
         nodes: Nodes with a kubelet each; 3 unless told otherwise.
-        gpus: GPUs per node. Without it: the machine's real GPUs shared out, else one simulated GPU per CPU core, at most one
-            a node.
+        gpus: GPUs per node. Without it: the machine's real GPUs shared out, else one simulated GPU per CPU core, at
+            most one a node.
         hollow: Nodes without a process.
         port: Port of the API server; a free one, kept for this KIT_HOME, unless told otherwise.
         owned: Tie the cluster's life to this process: it stops when this process ends, however it ends.
@@ -114,7 +106,8 @@ def _prepare_home(home: Path) -> Path:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
         raise ClusterError(
-            f"can't write to {home} ({error.strerror}): free some space, mend its rights, or set KIT_HOME to another folder"
+            f"can't write to {home} ({error.strerror}): "
+            "free some space, mend its rights, or set KIT_HOME to another folder"
         ) from error
     return home
 
@@ -130,7 +123,7 @@ def _locked(home: Path) -> Iterator[None]:
 def _check_same(
     home: Path, running: Status, nodes: int | None, gpus: int | None, hollow: int | None, port: int | None
 ) -> None:
-    config, shape = _read_config(home)
+    config, shape = read_config(home)
     wrong = []
     if nodes is not None and nodes != len(shape.gpus):
         wrong.append(f"{len(shape.gpus)} nodes")
@@ -147,211 +140,15 @@ def _check_same(
 
 
 def _start(home: Path, count: int, gpus: int | None, hollow: int, port: int | None, owned: bool) -> None:
-    shape = Shape(*_share_gpus(count, gpus), hollow)
-    earlier = _earlier_config(home)
-    api_socket = _listen(port, earlier.port if earlier else None)
-    config = _configure(home, earlier, api_socket.getsockname()[1], hollow)
-    tokens = _write_credentials(config, count)
-    _write_private(home / "cluster.json", json.dumps({"cluster": to_json(config), "shape": asdict(shape)}, indent=1))
-    _launch(config, _node_configs(config, shape, tokens), api_socket, owned)
+    shape = Shape(*share_gpus(count, gpus), hollow)
+    earlier = earlier_config(home)
+    api_socket = listen(port, earlier.port if earlier else None)
+    config = configure(home, earlier, api_socket.getsockname()[1], hollow)
+    tokens = write_credentials(config, count)
+    write_private(home / "cluster.json", json.dumps({"cluster": to_json(config), "shape": asdict(shape)}, indent=1))
+    _launch(config, node_configs(config, shape, tokens), api_socket, owned)
     api_socket.close()
     _wait_ready(config, count + hollow)
-
-
-def _share_gpus(nodes: int, gpus: int | None) -> tuple[tuple[int, ...], bool]:
-    """Decide each node's GPUs, and whether they are real."""
-    real = count_real_gpus()
-    if real and gpus is None:
-        return tuple(real // nodes + (index < real % nodes) for index in range(nodes)), False
-    if gpus is None:
-        cores = len(_cores())
-        return tuple(int(index < cores) for index in range(nodes)), True
-    if real and gpus * nodes > real:
-        raise ClusterError(
-            f"--gpus {gpus} on {nodes} nodes asks for {gpus * nodes} GPUs, the machine has {real}: "
-            "ask for fewer, or set KIT_GPU=simulated to use CPU cores in their place"
-        )
-    return (gpus,) * nodes, not real
-
-
-def count_real_gpus() -> int:
-    """Return how many NVIDIA GPUs NVML finds; 0 when `KIT_GPU=simulated` or when there is no driver."""
-    if os.environ.get("KIT_GPU") == "simulated" or not _has_nvidia_driver():
-        return 0
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return 0
-
-
-def _has_nvidia_driver() -> bool:
-    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _memory_bytes() -> int:
-    """Return the memory that may be used: the machine's, or the limit of the control group that holds us."""
-    total = int(psutil.virtual_memory().total)
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            total = min(total, int(Path(name).read_text()))
-    return total
-
-
-def _earlier_config(home: Path) -> ClusterConfig | None:
-    return _read_config(home)[0] if (home / "cluster.json").exists() else None
-
-
-def _read_config(home: Path) -> tuple[ClusterConfig, Shape]:
-    path = home / "cluster.json"
-    try:
-        stored = json.loads(path.read_text())
-        shape = Shape(**{**stored["shape"], "gpus": tuple(stored["shape"]["gpus"])})
-        return from_json({**stored["cluster"], "home": str(home)}), shape
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ClusterError(
-            f"{path} can't be read ({type(error).__name__}): run `kit down --purge` to forget this cluster, then `kit up`"
-        ) from error
-
-
-def _listen(wanted: int | None, earlier: int | None) -> socket.socket:
-    """Open the API server's socket on the port asked for, else on the earlier one, else on a free one."""
-    candidates = [wanted] if wanted else [port for port in (earlier, 0) if port is not None]
-    for port in candidates:
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-            sock.listen(512)
-            return sock
-        except OSError as error:
-            sock.close()
-            refused = error
-    raise ClusterError(
-        f"port {wanted} can't be used ({refused.strerror}): free it, or leave --port out to get a free one"
-    )
-
-
-def _configure(home: Path, earlier: ClusterConfig | None, port: int, hollow: int) -> ClusterConfig:
-    loopback = _loopback_mode()
-    if earlier and earlier.loopback == loopback and _block_is_free(earlier.block):
-        return replace(earlier, port=port, hollow=hollow)
-    return ClusterConfig(
-        cluster_id=secrets.token_hex(8),
-        home=home,
-        port=port,
-        block=_free_block(),
-        kubelet_client_token=secrets.token_urlsafe(32),
-        loopback=loopback,
-        hollow=hollow,
-    )
-
-
-def _loopback_mode() -> str:
-    """Return `multi` where all of 127.0.0.0/8 can be bound (Linux), else `single` (macOS)."""
-    configured = os.environ.get("KIT_LOOPBACK", "")
-    if configured in ("multi", "single"):
-        return configured
-    if configured:
-        raise ClusterError(f"KIT_LOOPBACK={configured}: use multi or single, or leave it unset")
-    return "multi" if _can_bind("127.66.0.1") else "single"
-
-
-def _block_is_free(block: int) -> bool:
-    return all(_can_bind(f"127.{block}.0.{node}", 10250) for node in (1, 2, 3))
-
-
-def _free_block() -> int:
-    for block in secrets.SystemRandom().sample(range(16, 250), 50):
-        if _block_is_free(block):
-            return block
-    raise ClusterError("no free block of loopback addresses: stop another cluster with `kit down` in its KIT_HOME")
-
-
-def _can_bind(address: str, port: int = 0) -> bool:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((address, port))
-        except OSError:
-            return False
-        return True
-
-
-def _write_credentials(config: ClusterConfig, nodes: int) -> dict[str, str]:
-    """Write certificates, tokens and kubeconfig; return each node's token.
-
-    The administrator's token is kept over restarts, so that a shell with the kubeconfig stays valid.
-    """
-    from kitlib.cluster.apiserver import tls
-
-    addresses = {f"127.{config.block}.0.{index}" for index in range(1, nodes + 1)}
-    tls.ensure_certificates(config.pki, sorted(addresses))
-    path = config.pki / "tokens.json"
-    tokens: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    by_user = {entry["user"]: token for token, entry in tokens.items()}
-    wanted = {"kubernetes-admin": ["system:masters"]}
-    wanted |= {f"system:node:node-{index}": ["system:nodes"] for index in range(1, nodes + 1)}
-    tokens = {
-        by_user.get(user) or secrets.token_urlsafe(32): {"user": user, "groups": groups}
-        for user, groups in wanted.items()
-    }
-    _write_private(path, json.dumps(tokens))
-    by_user = {entry["user"]: token for token, entry in tokens.items()}
-    _write_private(config.home / "kubeconfig", _kubeconfig(config, by_user["kubernetes-admin"]))
-    return {f"node-{index}": by_user[f"system:node:node-{index}"] for index in range(1, nodes + 1)}
-
-
-def _kubeconfig(config: ClusterConfig, token: str) -> str:
-    import base64
-
-    authority = base64.b64encode(config.ca_file.read_bytes()).decode()
-    entry = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "kit", "cluster": {"server": config.server, "certificate-authority-data": authority}}],
-        "users": [{"name": "kit", "user": {"token": token}}],
-        "contexts": [{"name": "kit", "context": {"cluster": "kit", "user": "kit", "namespace": "default"}}],
-        "current-context": "kit",
-    }
-    return json.dumps(entry, indent=1) + "\n"  # JSON is YAML
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
-    os.replace(temporary, path)
-
-
-def _node_configs(config: ClusterConfig, shape: Shape, tokens: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the nodes' configurations as JSON-ready values, without the cluster's own."""
-    memory = _memory_bytes() // len(shape.gpus)
-    nodes = []
-    for index, gpus in enumerate(shape.gpus, start=1):
-        node = NodeConfig(
-            cluster=config,
-            name=f"node-{index}",
-            index=index,
-            token=tokens[f"node-{index}"],
-            gpus=gpus,
-            gpu_offset=sum(shape.gpus[: index - 1]),
-            cpus=len(_cores()),
-            memory_bytes=memory,
-            isolation=os.environ.get("KIT_ISOLATION", "auto"),
-        )
-        nodes.append({name: value for name, value in vars(node).items() if name != "cluster"})
-    return nodes
 
 
 def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: socket.socket, owned: bool) -> None:
@@ -403,7 +200,7 @@ def _wait_ready(config: ClusterConfig, nodes: int) -> None:
         raise ClusterError(f"the nodes were not Ready within {START_LIMIT:.0f} s: see {config.logs}")
 
 
-# --- status ----------------------------------------------------------------------------------------------------------
+# --- status ------------------------------------------------------------------------------------------------
 
 
 def _running(home: Path) -> Status | None:
@@ -435,8 +232,8 @@ def status() -> Status:
 
     Returns:
         `{engine, version, server, kubeconfig, nodes: [{name, ready, gpus, simulated}],
-        processes: [{name, pid, pss_mb}], memory_mb}`; `memory_mb` is the sum of proportional set sizes of the cluster's own
-        processes, in MiB. Without a running cluster `engine` is None and the lists are empty.
+        processes: [{name, pid, pss_mb}], memory_mb}`; `memory_mb` is the sum of proportional set sizes of the
+        cluster's own processes, in MiB. Without a running cluster `engine` is None and the lists are empty.
     """
     from kitlib.cluster import probe
 
@@ -445,7 +242,7 @@ def status() -> Status:
     if running is None:
         return {"engine": None, "version": None, "server": None, "kubeconfig": None, "nodes": [], "processes": [],
                 "memory_mb": 0.0}  # fmt: skip
-    config, shape = _read_config(home)
+    config, shape = read_config(home)
     processes = [{**process, "pss_mb": _pss_mb(process["pid"])} for process in running["processes"]]
     ready = probe.node_readiness(config)
     nodes = [
@@ -505,7 +302,7 @@ def node(action: str, name: str) -> None:
         raise ClusterError(answer["error"])
 
 
-# --- stop ------------------------------------------------------------------------------------------------------------
+# --- stop --------------------------------------------------------------------------------------------------
 
 
 def down(purge: bool = False) -> list[str]:
@@ -561,7 +358,7 @@ def sweep(home: Path) -> int:
     if not (home / "cluster.json").exists():
         return 0
     try:
-        mark = _read_config(home)[0].cluster_id
+        mark = read_config(home)[0].cluster_id
     except ClusterError:
         return 0
     (home / supervisor_module.CONTROL_SOCKET).unlink(missing_ok=True)
