@@ -1,0 +1,228 @@
+"""Which cluster am I on? One line per notebook answers it: `cluster = kitlib.connect("02")`.
+
+The choice is never a surprise: `KIT_CLUSTER` says `embedded`, `context:NAME` or `in-cluster`; without it the
+embedded cluster is used (and started when it does not run), whatever the current context of a kubeconfig may be.
+A context that looks like production is refused until it is named once more.
+
+The notebook gets a kubeconfig of its own with that one context and a namespace of its own; `KUBECONFIG` points
+to it, so kubectl, the Python client and every program started from the notebook agree. `~/.kube/config` is
+only read.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kitlib.errors import KitError
+from kitlib.home import kit_home
+
+if TYPE_CHECKING:
+    from kitlib.session import Cluster
+
+PRODUCTION = re.compile(r"(^|[^a-z])(prod|prd|production|live)([^a-z]|$)", re.IGNORECASE)
+LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_current: list[Cluster] = []
+_outer = os.environ.get("KUBECONFIG")
+
+
+def connect(chapter: str, *, context: str | None = None, confirm: str | None = None) -> Cluster:
+    """Choose the cluster, make the chapter's namespace, and say where you are.
+
+    Calling it again, also after a kernel restart, leads back to the same namespace with everything in it.
+
+    Args:
+        chapter: Number of the notebook, such as `"02"`; it names the namespace.
+        context: A context of your kubeconfig, instead of `KIT_CLUSTER`.
+        confirm: The name of a context that looks like production, to say that you mean it
+            (`KIT_ALLOW_CONTEXT` does the same).
+
+    Returns:
+        A `kitlib.session.Cluster`: `core`, `apps`, `batch` (the official client's APIs), `namespace`, `clean_up()`.
+
+    Raises:
+        KitError: The cluster cannot be used; the message says why and what mends it.
+    """
+    from kitlib import session
+
+    _use_loopback_directly()
+    _put_programs_on_path()
+    engine, source = _choose(context, confirm)
+    cluster = session.open_cluster(engine, source, _slug(chapter), learner())
+    _current[:] = [cluster]
+    _register_magics()
+    print(cluster.describe())
+    return cluster
+
+
+def current() -> Cluster:
+    """Return the cluster of the last `connect` in this process.
+
+    Raises:
+        KitError: There was none.
+    """
+    if not _current:
+        raise KitError('Not connected yet: run the set-up cell first (`cluster = kitlib.connect("...")`).')
+    return _current[0]
+
+
+def learner() -> str:
+    """Return a short name for whoever works here: `$KIT_LEARNER`, the JupyterHub user, or the login name."""
+    name = os.environ.get("KIT_LEARNER") or os.environ.get("JUPYTERHUB_USER")
+    if not name:
+        try:
+            name = getpass.getuser()
+        except (KeyError, OSError):
+            name = "learner"
+    return _slug(name)[:20].strip("-") or "learner"
+
+
+def _slug(text: str) -> str:
+    """Return `text` as a DNS label: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _choose(context: str | None, confirm: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the engine (`embedded`, `context` or `in-cluster`) and a kubeconfig with one context."""
+    wish = f"context:{context}" if context else os.environ.get("KIT_CLUSTER", "embedded")
+    if wish == "embedded":
+        return "embedded", _embedded()
+    if wish == "in-cluster":
+        return "in-cluster", _in_cluster()
+    if wish.startswith("context:"):
+        name = wish.removeprefix("context:")
+        _refuse_production(name, confirm)
+        return "context", single_context(read_kubeconfigs(_outer), name)
+    raise KitError(f"KIT_CLUSTER is {wish!r}; it must be `embedded`, `in-cluster` or `context:NAME`.")
+
+
+def _refuse_production(name: str, confirm: str | None) -> None:
+    if PRODUCTION.search(name) and name not in (confirm, os.environ.get("KIT_ALLOW_CONTEXT")):
+        raise KitError(
+            f"Context {name!r} looks like production, and the lessons break things on purpose. If you mean it: "
+            f"kitlib.connect(..., confirm={name!r}), or set KIT_ALLOW_CONTEXT={name}."
+        )
+
+
+def _embedded() -> dict[str, Any]:
+    """Start the embedded cluster unless it runs, and return its kubeconfig."""
+    from kitlib.cluster import local
+
+    local.up()
+    config: dict[str, Any] = read_kubeconfigs(str(local.kubeconfig_path()))
+    return single_context(config, str(config["current-context"]))
+
+
+def _in_cluster() -> dict[str, Any]:
+    """Return a kubeconfig made of the service account of the Pod we run in."""
+    token, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host or not token.exists():
+        raise KitError("KIT_CLUSTER=in-cluster works only inside a Pod that has a service account token.")
+    address = f"[{host}]" if ":" in host else host
+    namespace = SERVICE_ACCOUNT / "namespace"
+    return _kubeconfig(
+        "in-cluster",
+        {"server": f"https://{address}:{port}", "certificate-authority": str(authority)},
+        {"tokenFile": str(token)},
+        namespace.read_text().strip() if namespace.exists() else None,
+    )
+
+
+def read_kubeconfigs(paths: str | None) -> dict[str, Any]:
+    """Merge the kubeconfig files of a `KUBECONFIG`-like list; the first to name something wins, as in kubectl.
+
+    Args:
+        paths: Files joined by the system's path separator; None means `~/.kube/config`.
+
+    Raises:
+        KitError: No file exists, or one is not a kubeconfig.
+    """
+    import yaml
+
+    files = [Path(part).expanduser() for part in (paths or "~/.kube/config").split(os.pathsep) if part]
+    merged: dict[str, Any] = {"contexts": [], "clusters": [], "users": []}
+    for file in (file for file in files if file.is_file()):
+        try:
+            content = yaml.safe_load(file.read_text()) or {}
+            merged.setdefault("current-context", content.get("current-context") or "")
+            for section in ("contexts", "clusters", "users"):
+                merged[section] += [_absolute(entry, file.parent) for entry in content.get(section) or []]
+        except (yaml.YAMLError, AttributeError, OSError) as error:
+            raise KitError(f"{file} cannot be read as a kubeconfig: {str(error).splitlines()[0]}.") from error
+    if not merged["contexts"]:
+        raise KitError(f"No kubeconfig with a context in {', '.join(map(str, files))}; KUBECONFIG names the file.")
+    return merged
+
+
+def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a kubeconfig entry whose file names no longer depend on where the file lies."""
+    inner: dict[str, Any] = dict(entry.get("cluster") or entry.get("user") or {})
+    for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
+        if inner.get(key):
+            inner[key] = str(folder / inner[key])
+    return {**entry, **{kind: inner for kind in ("cluster", "user") if kind in entry}}
+
+
+def single_context(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a kubeconfig with nothing but one context.
+
+    Raises:
+        KitError: There is no such context, or it names a cluster or user that is missing.
+    """
+    contexts = {entry["name"]: entry.get("context") or {} for entry in reversed(config["contexts"])}
+    if name not in contexts:
+        raise KitError(f"There is no context {name!r}; your kubeconfig has: {', '.join(sorted(contexts))}.")
+    parts = {}
+    for kind in ("cluster", "user"):
+        entries = {entry["name"]: entry.get(kind) or {} for entry in reversed(config[f"{kind}s"])}
+        if contexts[name].get(kind) not in entries:
+            raise KitError(f"Context {name!r} names the {kind} {contexts[name].get(kind)!r}, which is missing.")
+        parts[kind] = entries[contexts[name][kind]]
+    return _kubeconfig(name, parts["cluster"], parts["user"], contexts[name].get("namespace"))
+
+
+def _kubeconfig(
+    name: str, cluster: dict[str, Any], user: dict[str, Any], namespace: str | None
+) -> dict[str, Any]:
+    context = {"cluster": name, "user": name, **({"namespace": namespace} if namespace else {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": context}],
+    }
+
+
+def _use_loopback_directly() -> None:
+    """Keep requests to this machine away from a proxy of the company or the classroom."""
+    for key in ("NO_PROXY", "no_proxy"):
+        known = [part for part in os.environ.get(key, "").split(",") if part]
+        os.environ[key] = ",".join(known + [name for name in LOOPBACK if name not in known])
+
+
+def _put_programs_on_path() -> None:
+    """Let `!kit` and `%%bash` find kit and kubectl when the kernel was started without them on PATH."""
+    folders = {"kit": Path(sys.executable).parent, "kubectl": kit_home() / "bin"}
+    for program, folder in folders.items():
+        if not shutil.which(program) and (folder / program).exists():
+            os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def _register_magics() -> None:
+    """Give the notebook `%kubectl`, if this is one."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is not None:
+        from kitlib import kubectl
+
+        kubectl.register(shell)

@@ -1,0 +1,451 @@
+"""`%kubectl` and `%%kubectl`: the real kubectl from a notebook, and its proxy and port-forward in the background.
+
+    %kubectl get pods                     one command; python names in {braces} and $NAMES are filled in
+    %kubectl --fails get pods no-such     the failure is the lesson: here success would be the error
+    pod = %kubectl get pods -o name       what was printed is also the value
+
+    %%kubectl                             every line of the cell is a command
+    %%kubectl apply -f -                  the rest of the cell is kubectl's standard input
+
+A command that ends with another exit code than 0 stops the notebook with kubectl's own message and one line;
+`_exit_code` keeps the code. (`kubectl diff` answers 1 when it finds differences: that is no failure.)
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import hashlib
+import os
+import platform
+import re
+import selectors
+import shlex
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from kitlib.errors import KitError
+from kitlib.home import kit_home
+
+PINNED_VERSION = "v1.36.2"
+"""What `download` fetches."""
+
+DOWNLOADS = "https://dl.k8s.io/release"
+
+NAME = re.compile(r"(?<!\{)\{([A-Za-z_]\w*(?:\.\w+|\[[^\]{}]*\])*)\}(?!\})")
+VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+SHELL_WORDS = {"|", "||", "&&", ">", ">>", "<", "2>&1", ";", "&"}
+
+
+class KubectlError(KitError):
+    """kubectl ended with an exit code that the cell did not expect.
+
+    Attributes:
+        code: That exit code.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        """Keep the sentence and the exit code."""
+        super().__init__(message)
+        self.code = code
+
+
+class Output(str):
+    """What a command printed, without the last line break. It was shown already, so IPython shows nothing."""
+
+    def _ipython_display_(self) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command.
+
+    Attributes:
+        code: Exit code.
+        stdout: Standard output as text.
+        stderr: Standard error as text.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def find_kubectl() -> str:
+    """Return the path of kubectl: `$KIT_KUBECTL`, the one on PATH, or the one in KIT_HOME/bin.
+
+    Raises:
+        KitError: There is none; the message says how to get it.
+    """
+    chosen = os.environ.get("KIT_KUBECTL")
+    own = kit_home() / "bin" / "kubectl"
+    found = shutil.which(chosen or "kubectl") or (str(own) if os.access(own, os.X_OK) else None)
+    if found:
+        return found
+    if os.environ.get("KIT_DOWNLOAD_KUBECTL") == "1":
+        return str(download())
+    raise KitError(
+        "kubectl is not installed. Get it with `conda install -c conda-forge kubernetes-client`, or from "
+        "https://kubernetes.io/docs/tasks/tools/, or let the kit fetch it: `from kitlib import kubectl; "
+        "kubectl.download()` (about 60 MB)."
+    )
+
+
+def download(version: str = PINNED_VERSION) -> Path:
+    """Fetch kubectl into KIT_HOME/bin and check it against the checksum that Kubernetes publishes.
+
+    Args:
+        version: A release such as `v1.36.2`.
+
+    Returns:
+        Path of the program.
+
+    Raises:
+        KitError: No network, or the checksum differs; nothing is left behind then.
+    """
+    system = platform.system().lower()
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    url = f"{DOWNLOADS}/{version}/bin/{system}/{machine}/kubectl"
+    target = kit_home() / "bin" / "kubectl"
+    try:
+        wanted = _fetch(f"{url}.sha256").decode().split()[0]
+        program = _fetch(url)
+    except OSError as error:
+        raise KitError(f"Could not fetch {url} ({error}). Is there a network?") from error
+    if hashlib.sha256(program).hexdigest() != wanted:
+        raise KitError(f"{url} does not match its checksum; it was thrown away. Try again.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".kubectl-{os.getpid()}")
+    partial.write_bytes(program)
+    partial.chmod(partial.stat().st_mode | stat.S_IXUSR)
+    os.replace(partial, target)
+    return target
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for kubectl: the kernel's, without colours, pagers or a person's own defaults."""
+    return {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "KUBECTL_KUBERC": "false", "KUBE_EDITOR": "true"}
+
+
+def run(command: str | Sequence[str], stdin: str | None = None, *, show: bool = False) -> Result:
+    """Run kubectl and return what came of it, whatever the exit code.
+
+    Args:
+        command: What follows the word kubectl, as one string or as words.
+        stdin: Text for standard input; by default there is none.
+        show: Whether to print the output as it comes.
+    """
+    words = shlex.split(command) if isinstance(command, str) else list(command)
+    with subprocess.Popen(
+        [find_kubectl(), *words],
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    ) as process:
+        try:
+            return _follow(process, stdin, show)
+        except KeyboardInterrupt:
+            return Result(130, "", "")
+        finally:
+            _end(process)
+
+
+def _follow(process: subprocess.Popen[bytes], stdin: str | None, show: bool) -> Result:
+    """Copy both streams as they come; feed standard input meanwhile."""
+    texts = {"stdout": "", "stderr": ""}
+    rest = (stdin or "").encode()
+    with selectors.DefaultSelector() as selector:
+        for name in texts:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            selector.register(_stream(process, name), selectors.EVENT_READ, (name, decoder))
+        if process.stdin:
+            selector.register(process.stdin, selectors.EVENT_WRITE, None)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if key.data is None:
+                    rest = _feed(selector, key.fd, process.stdin, rest)
+                    continue
+                name, decoder = key.data
+                chunk = os.read(key.fd, 65536)
+                text = decoder.decode(chunk, final=not chunk)
+                texts[name] += text
+                if show and text:
+                    print(text, end="", flush=True, file=getattr(sys, name))
+                if not chunk:
+                    selector.unregister(key.fileobj)
+    return Result(process.wait(), texts["stdout"], texts["stderr"])
+
+
+def _stream(process: subprocess.Popen[bytes], name: str) -> IO[bytes]:
+    stream: IO[bytes] = getattr(process, name)
+    return stream
+
+
+def _feed(selector: selectors.BaseSelector, fd: int, pipe: IO[bytes] | None, rest: bytes) -> bytes:
+    """Write what fits into standard input; close it when all is written or nobody reads."""
+    try:
+        rest = rest[os.write(fd, rest[:4096]) :] if rest else b""
+    except BrokenPipeError:
+        rest = b""
+    if not rest and pipe:
+        selector.unregister(pipe)
+        pipe.close()
+    return rest
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def expand(line: str, names: Mapping[str, Any]) -> list[str]:
+    """Split a command as a shell does and fill in python names and environment variables.
+
+    `{name}` (also `{pod.metadata.name}` and `{names[0]}`) stands for a Python value, `$NAME` for a Python value
+    or an environment variable. Whatever is not known stays as it is, so `{.items}` of a jsonpath and
+    `{{...}}` of a go-template need no escaping.
+
+    Raises:
+        KitError: The line holds a pipe or another sign that only a shell understands, or a quote is open.
+    """
+    try:
+        words = shlex.split(line, comments=False)
+    except ValueError as error:
+        raise KitError(f"kubectl line not understood: {error}.") from error
+    signs = SHELL_WORDS.intersection(words)
+    if signs:
+        raise KitError(f"`{min(signs)}` is the shell's: put this command in a %%bash cell.")
+    return [_fill(word, names) for word in words]
+
+
+def _fill(word: str, names: Mapping[str, Any]) -> str:
+    def python(match: re.Match[str]) -> str:
+        value = _value(match[1], names)
+        return match[0] if value is None else str(value)
+
+    def variable(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        value = names.get(name, os.environ.get(name))
+        return str(value) if isinstance(value, (str, int, float)) else match[0]
+
+    return VARIABLE.sub(variable, NAME.sub(python, word))
+
+
+def _value(expression: str, names: Mapping[str, Any]) -> Any:
+    """Return the value of `name`, `name.attribute` or `name[index]`, or None; nothing is called."""
+    head, *rest = re.findall(r"\w+|\[[^\]]*\]", expression)
+    value: Any = names.get(head)
+    for part in rest:
+        try:
+            value = value[ast.literal_eval(part[1:-1])] if part.startswith("[") else getattr(value, part)
+        except (AttributeError, LookupError, TypeError, ValueError, SyntaxError):
+            return None
+    return value
+
+
+def magic(line: str, body: str | None, names: dict[str, Any]) -> Output:
+    """Do what `%kubectl` (no body) and `%%kubectl` do.
+
+    Args:
+        line: The rest of the magic's line.
+        body: The cell below the line, if there is one.
+        names: The notebook's variables; `_exit_code` is set there.
+
+    Returns:
+        What was printed on standard output.
+
+    Raises:
+        KubectlError: A command failed, or one marked with `--fails` did not.
+    """
+    if body is None or line.strip():
+        return Output(_one(line, body, names).rstrip("\n"))
+    lines = [text.strip() for text in body.replace("\\\n", " ").splitlines()]
+    commands = [re.sub(r"^kubectl\s+", "", text) for text in lines if text and not text.startswith("#")]
+    shown = []
+    for command in commands:
+        print(f"$ kubectl {command}", flush=True)
+        shown.append(_one(command, None, names))
+    return Output("".join(shown).rstrip("\n"))
+
+
+def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
+    words = expand(line, names)
+    expected = words[:1] == ["--fails"]
+    words = words[1:] if expected else words
+    result = run(words, stdin, show=True)
+    names["_exit_code"] = result.code
+    failed = result.code != 0 and not (result.code == 1 and "diff" in words[:3] and not result.stderr.strip())
+    if expected and not failed:
+        raise KubectlError(f"kubectl {shlex.join(words)} was meant to fail, but it succeeded.", 0)
+    if failed and not expected:
+        raise KubectlError(f"kubectl ended with exit code {result.code} (its message stands above).", result.code)
+    return result.stdout
+
+
+def register(shell: Any) -> None:
+    """Give an IPython shell the magics `%kubectl` and `%%kubectl`."""
+
+    def kubectl(line: str, cell: str | None = None) -> Output:
+        """Run the real kubectl; see `kitlib.kubectl`."""
+        return magic(line, cell, shell.user_ns)
+
+    kubectl._ipython_magic_no_var_expand = True  # type: ignore[attr-defined]
+    shell.register_magic_function(kubectl, "line_cell", "kubectl")
+
+
+class Background:
+    """A kubectl command that runs beside the notebook and never outlives it.
+
+    Use it in a `with` block, or call `stop()`; it also ends when the kernel does.
+
+    Attributes:
+        port: The local port that answers.
+        url: The same as an address.
+    """
+
+    def __init__(self, words: Sequence[str], pattern: str, wait: float = 15.0) -> None:
+        """Start `kubectl words...` and wait until it prints a line that matches `pattern` with the port."""
+        self._words = list(words)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kitlib.guard", find_kubectl(), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+        running.append(self)
+        self.port = self._await_port(re.compile(pattern.encode()), wait)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def _await_port(self, pattern: re.Pattern[bytes], wait: float) -> int:
+        output = _stream(self._process, "stdout")
+        said = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while selector.select(wait):
+                chunk = os.read(output.fileno(), 4096)
+                said += chunk
+                match = pattern.search(said)
+                if match:
+                    threading.Thread(target=_drain, args=(output,), daemon=True).start()
+                    return int(match[1])
+                if not chunk:
+                    break
+        self.stop()
+        reason = said.decode(errors="replace").strip() or f"no answer in {wait:g} s"
+        raise KubectlError(f"kubectl {shlex.join(self._words)} did not start: {reason}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the command still runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the command; harmless when it has ended."""
+        if self in running:
+            running.remove(self)
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> int:
+        """Return the local port."""
+        return self.port
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the command."""
+        self.stop()
+
+    def __repr__(self) -> str:
+        """Say what runs and where it answers."""
+        return f"kubectl {shlex.join(self._words)}: {self.url if self.alive else 'ended'}"
+
+
+def _drain(output: IO[bytes]) -> None:
+    """Read on, so that a talkative command never waits for a reader."""
+    with output:
+        while output.read(65536):
+            pass
+
+
+running: list[Background] = []
+"""What this process started in the background and has not stopped."""
+
+
+def proxy(port: int = 8001) -> Background:
+    """Start `kubectl proxy`: the API on a local port, with your credentials added to each request.
+
+    Args:
+        port: The local port; when it is taken a free one is used and said (0 asks for any).
+
+    Raises:
+        KubectlError: kubectl did not start; the message is kubectl's.
+    """
+    chosen = _free(port)
+    return Background(["proxy", f"--port={chosen}"], r"Starting to serve on \S+:(\d+)")
+
+
+def port_forward(target: str, remote: int, port: int = 0, namespace: str | None = None) -> Background:
+    """Start `kubectl port-forward`: a local port that leads to a port of a Pod.
+
+    Args:
+        target: A Pod, or `deployment/NAME`, `service/NAME`.
+        remote: Port of the Pod or the Service.
+        port: The local port; when it is taken a free one is used and said (0 asks for any).
+        namespace: Where the target is, if not in the notebook's namespace.
+
+    Raises:
+        KubectlError: kubectl did not start; the message is kubectl's.
+    """
+    where = ["--namespace", namespace] if namespace else []
+    local = _free(port) or ""
+    return Background(["port-forward", *where, target, f"{local}:{remote}"], r"Forwarding from 127.0.0.1:(\d+)")
+
+
+def stop_all() -> None:
+    """End everything that `proxy` and `port_forward` started in this process."""
+    for background in list(running):
+        background.stop()
+
+
+def _free(port: int) -> int:
+    """Return `port`, or 0 with a word about it when something listens there."""
+    if not port:
+        return 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            print(f"Port {port} is taken on this machine, so a free one is used instead.")
+            return 0
+    return port

@@ -1,0 +1,311 @@
+"""A chapter's hold on a cluster: its namespace, its kubeconfig, the official client's APIs, and the way out.
+
+Made by `kitlib.connect`. It knows the Kubernetes API and nothing else; only `kill_node` and `start_node` are the
+embedded cluster's, and they go through the `kit` command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from kitlib import kubectl
+from kitlib.errors import KitError
+from kitlib.home import kit_home
+
+LABELS = {"app.kubernetes.io/part-of": "kit"}
+PART_OF_KIT = "app.kubernetes.io/part-of=kit"
+GPU = "nvidia.com/gpu"
+PATIENCE = 120.0
+"""Seconds that a namespace may take to disappear."""
+
+
+class Cluster:
+    """The cluster of this notebook.
+
+    Attributes:
+        engine: `embedded`, `context` or `in-cluster`.
+        context: Name of the context.
+        namespace: The chapter's namespace; kubectl uses it by default.
+        kubeconfig: The notebook's own kubeconfig.
+        version: What the API server says it is, such as `v1.36.2`.
+        api: The official client's `ApiClient`, for APIs that have no shortcut here.
+        core: `CoreV1Api`: Pods, Services, Nodes, ConfigMaps, Secrets, Events.
+        apps: `AppsV1Api`: Deployments, ReplicaSets.
+        batch: `BatchV1Api`: Jobs.
+        owns_namespace: Whether `clean_up` deletes the whole namespace.
+    """
+
+    def __init__(self, engine: str, source: dict[str, Any]) -> None:
+        """Prepare the clients; nothing is asked yet."""
+        self.engine = engine
+        self.context = str(source["current-context"])
+        self.namespace = "default"
+        self.kubeconfig = Path()
+        self.version = ""
+        self.owns_namespace = False
+        self.resumed = False
+        self._source = source
+        self._on_clean_up: list[Callable[[], None]] = []
+        with self.errors():
+            self.api = config.new_client_from_config_dict(source, persist_config=False)
+        self.core = client.CoreV1Api(self.api)
+        self.apps = client.AppsV1Api(self.api)
+        self.batch = client.BatchV1Api(self.api)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the kit's own cluster, where a node may be killed."""
+        return self.engine == "embedded"
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what goes wrong on the way to the API into one sentence with the mend."""
+        try:
+            yield
+        except (ApiException, HTTPError, ConfigException, OSError) as error:
+            raise KitError(self._sentence(error)) from error
+
+    def _sentence(self, error: Exception) -> str:
+        server = self._source["clusters"][0]["cluster"].get("server", "?")
+        restart = "`kit up` starts it again" if self.embedded else "is the cluster still there, and the VPN up?"
+        if isinstance(error, ApiException) and error.status == 401:
+            return (
+                f"{server} does not accept the credentials of context {self.context!r} (401); they have probably "
+                "expired. Log in to the cluster again, then run this cell again."
+            )
+        if isinstance(error, ApiException) and error.status == 403:
+            return f"Your account in context {self.context!r} lacks a right: {_message(error)}"
+        if isinstance(error, ApiException) and error.status:
+            return f"{server} answered {error.status}: {_message(error)}"
+        if isinstance(error, ConfigException):
+            return f"Context {self.context!r} cannot be used: {error}"
+        return f"No answer from {server} (context {self.context!r}): {restart}."
+
+    def open_namespace(self, wanted: str, labels: dict[str, str]) -> None:
+        """Make the chapter's namespace, or come back to it.
+
+        Raises:
+            KitError: It may not be made, or it belongs to somebody else.
+        """
+        assigned = os.environ.get("KIT_NAMESPACE")
+        self.namespace = assigned or wanted
+        with self.errors():
+            found = self._read_namespace()
+            if found is None and not assigned:
+                self._create_namespace(labels)
+            elif found is None:
+                raise KitError(f"KIT_NAMESPACE names {assigned!r}, which context {self.context!r} does not have.")
+            else:
+                self._adopt_namespace(found, bool(assigned))
+
+    def _read_namespace(self) -> Any:
+        """Return the namespace, or None; wait while an earlier one of that name disappears."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                found = self.core.read_namespace(self.namespace, _request_timeout=20)
+            except ApiException as error:
+                if error.status not in (403, 404):
+                    raise
+                return None
+            if found.metadata.deletion_timestamp is None:
+                return found
+            if time.monotonic() > deadline:
+                raise KitError(f"Namespace {self.namespace} has been terminating for {PATIENCE:g} s: try later.")
+            time.sleep(0.2)
+
+    def _create_namespace(self, labels: dict[str, str]) -> None:
+        metadata = {"name": self.namespace, "labels": {**LABELS, **labels}}
+        try:
+            self.core.create_namespace({"metadata": metadata}, _request_timeout=20)
+            self.owns_namespace = True
+        except ApiException as error:
+            given = self._source["contexts"][0]["context"].get("namespace")
+            if error.status != 403 or not given:
+                raise
+            self.namespace = given
+
+    def _adopt_namespace(self, found: Any, assigned: bool) -> None:
+        """Take over a namespace that exists: ours from before, or one that was assigned."""
+        ours = (found.metadata.labels or {}).get("app.kubernetes.io/part-of") == "kit"
+        if not ours and not assigned:
+            raise KitError(
+                f"Namespace {self.namespace!r} exists and is not the kit's. Choose another name with KIT_LEARNER, or "
+                f"say that it is yours to use with KIT_NAMESPACE={self.namespace}."
+            )
+        self.owns_namespace = ours and not assigned
+        self.resumed = True
+
+    def use(self) -> None:
+        """Write the notebook's kubeconfig and let `KUBECONFIG` name it."""
+        folder = kit_home() / "connect"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        safe = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in self.context)
+        self.kubeconfig = folder / f"{safe}-{self.namespace}.kubeconfig"
+        self._source["contexts"][0]["context"]["namespace"] = self.namespace
+        partial = self.kubeconfig.with_suffix(f".{os.getpid()}")
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            yaml.safe_dump(self._source, file)
+        os.replace(partial, self.kubeconfig)
+        os.environ["KUBECONFIG"] = str(self.kubeconfig)
+
+    def describe(self) -> str:
+        """Return where you are: cluster, version, context, nodes, GPUs and namespace."""
+        name = {"embedded": "embedded (Kubernetes in local processes)"}.get(self.engine, self.engine)
+        state = "continued" if self.resumed else "new"
+        return "\n".join(
+            [
+                f"Cluster    {name}, {self.version}",
+                f"Context    {self.context}",
+                *self._describe_nodes(),
+                f"Namespace  {self.namespace} ({state if self.owns_namespace else 'assigned to you'})",
+            ]
+        )
+
+    def _describe_nodes(self) -> list[str]:
+        try:
+            nodes = self.core.list_node(_request_timeout=20).items
+        except ApiException:
+            return ["Nodes      (your account may not list them)"]
+        ready = [node for node in nodes if _is_ready(node)]
+        return [f"Nodes      {len(ready)} of {len(nodes)} Ready", f"GPUs       {gpus(nodes)}"]
+
+    def on_clean_up(self, action: Callable[[], None]) -> None:
+        """Let `clean_up` call `action` first, for whatever else the notebook started."""
+        self._on_clean_up.append(action)
+
+    def clean_up(self) -> None:
+        """Stop what the notebook started in the background and delete what it made on the cluster.
+
+        Safe at any moment and as often as you like; says in one line what it did, or why it could not.
+        """
+        actions, self._on_clean_up = self._on_clean_up, []
+        for action in [*actions, kubectl.stop_all]:
+            with contextlib.suppress(Exception):
+                action()
+        try:
+            with self.errors():
+                done = self._delete_namespace() if self.owns_namespace else self._delete_objects()
+            print(f"Cleaned up: {done}; nothing runs in the background.")
+        except KitError as error:
+            print(f"Not cleaned up: {error}")
+
+    def _delete_namespace(self) -> str:
+        try:
+            self.core.delete_namespace(self.namespace, _request_timeout=20)
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise
+        if self._read_namespace() is not None:
+            raise KitError(f"namespace {self.namespace} is back; somebody uses it.")
+        return f"namespace {self.namespace} is gone"
+
+    def _delete_objects(self) -> str:
+        """Delete the kit's objects in a namespace that is not ours; all of them if it was made for the course."""
+        found = self.core.read_namespace(self.namespace, _request_timeout=20)
+        course = (found.metadata.labels or {}).get("app.kubernetes.io/part-of") == "kit"
+        kinds = "deployments,statefulsets,daemonsets,jobs,cronjobs,replicasets,pods,services,persistentvolumeclaims"
+        if course:
+            commands = [
+                [kinds, "--all"],
+                ["configmaps", "--field-selector=metadata.name!=kube-root-ca.crt"],
+                ["secrets", "--field-selector=type=Opaque"],
+            ]
+        else:
+            commands = [[f"{kinds},configmaps,secrets", f"--selector={PART_OF_KIT}"]]
+        for words in commands:
+            result = kubectl.run(["delete", *words, f"--namespace={self.namespace}", "--ignore-not-found"])
+            if result.code:
+                raise KitError(result.stderr.strip())
+        return f"{'everything' if course else 'what carries the label ' + PART_OF_KIT} in {self.namespace} is deleted"
+
+    def kill_node(self, name: str) -> None:
+        """Power a node of the embedded cluster off, as if its plug were pulled.
+
+        Raises:
+            KitError: This is another cluster, or there is no such node.
+        """
+        self._node("kill", name)
+
+    def start_node(self, name: str) -> None:
+        """Switch a node of the embedded cluster on again.
+
+        Raises:
+            KitError: This is another cluster, or there is no such node.
+        """
+        self._node("start", name)
+
+    def _node(self, verb: str, name: str) -> None:
+        if not self.embedded:
+            raise KitError("Only nodes of the embedded cluster may be switched off from a notebook.")
+        words = [sys.executable, "-c", "from kitlib.cli import main; main()", "node", verb, name]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        print(done.stdout, end="")
+        if done.returncode:
+            raise KitError(done.stderr.strip() or f"kit node {verb} {name} ended with {done.returncode}.")
+
+    def __repr__(self) -> str:
+        """Return a short name for the cluster and the namespace."""
+        return f"<Cluster {self.context}, namespace {self.namespace}>"
+
+
+def open_cluster(engine: str, source: dict[str, Any], chapter: str, learner: str) -> Cluster:
+    """Reach a cluster, open the chapter's namespace in it, and make it the notebook's cluster.
+
+    Args:
+        engine: `embedded`, `context` or `in-cluster`.
+        source: A kubeconfig with one context.
+        chapter: The chapter as a DNS label.
+        learner: Whose namespace it is, on a cluster that others share.
+
+    Raises:
+        KitError: The cluster does not answer, or refuses.
+    """
+    cluster = Cluster(engine, source)
+    with cluster.errors():
+        cluster.version = client.VersionApi(cluster.api).get_code(_request_timeout=20).git_version
+    name = f"kit-{chapter}" if cluster.embedded else f"kit-{chapter}-{learner}"
+    cluster.open_namespace(name[:63].strip("-"), {"kit/course": chapter})
+    cluster.use()
+    return cluster
+
+
+def gpus(nodes: list[Any]) -> str:
+    """Return in words how many GPUs the nodes offer, and whether they are real."""
+    real: dict[str, int] = {}
+    simulated = 0
+    for node in nodes:
+        labels = node.metadata.labels or {}
+        count = int((node.status.allocatable or {}).get(GPU, 0))
+        if labels.get("kit/gpu") == "simulated":
+            simulated += count
+        elif count:
+            product = labels.get("nvidia.com/gpu.product", "NVIDIA GPU")
+            real[product] = real.get(product, 0) + count
+    words = [f"{count} x {product}" for product, count in real.items()]
+    words += [f"{simulated} simulated (CPU)"] if simulated else []
+    return ", ".join(words) or "none"
+
+
+def _is_ready(node: Any) -> bool:
+    return any(item.type == "Ready" and item.status == "True" for item in node.status.conditions or [])
+
+
+def _message(error: ApiException) -> str:
+    """Return the API server's own sentence."""
+    with contextlib.suppress(Exception):
+        return str(yaml.safe_load(error.body)["message"])
+    return str(error.reason)
