@@ -1,0 +1,86 @@
+"""Start the worker in a Pod of an Indexed Job: check the configuration, find rank 0, become the worker.
+
+The configuration is checked here because torchrun turns every exit code of a worker into 1, while the Job's
+`podFailurePolicy` must see 64 ("wrong configuration, do not retry"). With one process per Pod this process becomes
+the worker itself; torchrun (150 MB and 2 s per Pod) comes in only where a Pod has several GPUs.
+
+What it reads: `JOB_COMPLETION_INDEX` (set by the Job controller), `KIT_SERVICE` (name of the Service in front of
+rank 0), `KIT_PORT` (where rank 0 listens), `POD_IP`, `KIT_GPUS` (GPUs per Pod), and the file `workers` beside this one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(__file__).absolute().parent
+
+
+def wrong(message: str) -> NoReturn:
+    """Say what is wrong with the configuration and end with 64, which the Job does not retry."""
+    print(f"launch.py: {message}", file=sys.stderr, flush=True)
+    sys.exit(64)
+
+
+def number(name: str, text: str | None) -> int:
+    """Return a setting that must be a whole number, 0 or more."""
+    if text is None or not text.strip().isdigit():
+        wrong(f"{name} must be a whole number, it is {text!r}")
+    return int(text)
+
+
+def wait_for(host: str, port: int, limit: float = 300.0) -> None:
+    """Wait until rank 0 answers. A proxy without a Pod behind it accepts and hangs up, a store stays silent."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((host, port), timeout=2) as connection:
+                connection.settimeout(0.5)
+                if connection.recv(1):
+                    return
+        except TimeoutError:
+            return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    sys.exit(f"launch.py: rank 0 did not answer at {host}:{port} within {limit:.0f} s")
+
+
+index = number("JOB_COMPLETION_INDEX", os.environ.get("JOB_COMPLETION_INDEX"))
+pods = number("the file workers", (HERE / "workers").read_text() if (HERE / "workers").exists() else None)
+gpus = number("KIT_GPUS", os.environ.get("KIT_GPUS", "0"))
+port, service = number("KIT_PORT", os.environ.get("KIT_PORT")), os.environ.get("KIT_SERVICE", "")
+pod_ip = os.environ.get("POD_IP") or wrong("POD_IP is not set: the manifest takes it from status.podIP")
+if not index < pods:
+    wrong(f"this is Pod {index} of a run with {pods} workers: completions and the file workers do not agree")
+if importlib.util.find_spec("torch") is None:
+    wrong(f"{sys.executable} has no torch: use an image with PyTorch, such as the default one")
+
+# The Service's address comes from its environment variables, so no DNS is needed; DNS is the second choice.
+prefix = service.upper().replace("-", "_")
+host = os.environ.get(f"{prefix}_SERVICE_HOST", service)
+service_port = number(f"{prefix}_SERVICE_PORT", os.environ.get(f"{prefix}_SERVICE_PORT", str(port)))
+environment = {"RANK": str(index), "WORLD_SIZE": str(pods), "LOCAL_RANK": "0"}
+meet_at = (pod_ip, str(port)) if index == 0 else (host, str(service_port))
+environment["MASTER_ADDR"], environment["MASTER_PORT"] = meet_at
+if pod_ip.startswith("127."):  # Pods of one machine: gloo and NCCL stay on the loopback device
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    environment |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+
+command = [sys.executable, str(HERE / "worker.py"), *sys.argv[1:]]
+if gpus > 1 and "KIT_SIMULATED_GPU" not in os.environ:
+    if index > 0:
+        wait_for(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]))
+    agent = ["-m", "torch.distributed.run", f"--nnodes={pods}", f"--nproc-per-node={gpus}", f"--node-rank={index}"]
+    meeting = [f"--master-addr={environment['MASTER_ADDR']}", f"--master-port={environment['MASTER_PORT']}"]
+    command[1:1] = [*agent, *meeting]
+    environment = {name: value for name, value in environment.items() if "SOCKET" in name}
+else:
+    environment["KIT_LISTEN"] = pod_ip
+sys.stdout.flush()
+os.execve(sys.executable, command, {**os.environ, **environment})

@@ -1,0 +1,483 @@
+"""Train a byte-level GPT with PyTorch DDP: one file, read from top to bottom.
+
+One process, no DDP:     python worker.py --preset tiny
+Two on this machine:     torchrun --nproc-per-node 2 worker.py --preset tiny
+In a Kubernetes Job:     launch.py starts this file in each Pod, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+Go on after a stop:      the same command once more, with --checkpoints DIR in both
+
+The text is the source code of Python's standard library: every image has it, nothing is downloaded. Each rank prints
+one record per step (a line that starts with `@kit `, then JSON). Exit codes: 0 done, 1 failed, 64 wrong configuration
+(a retry cannot help), 143 told to stop (SIGTERM): every rank stopped after the same step and rank 0 saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import math
+import os
+import resource
+import signal
+import socket
+import sys
+import sysconfig
+import time
+import traceback
+from collections import deque
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+SCHEMA = 1  # version of the records and of the checkpoint
+MARK = "@kit "
+
+
+# ---------------------------------------------------------------- configuration
+@dataclass
+class Config:
+    """Every field is a flag: `batch_size` is `--batch-size`. A preset changes defaults, a flag beats a preset."""
+
+    preset: str = "tiny"
+    run: str = "local"  # name of the run, copied into every record
+    steps: int = 100  # optimizer steps
+    batch_size: int = 8  # sequences per rank and micro-batch
+    grad_accum: int = 1  # micro-batches per rank and step; only the last one talks to the other ranks
+    block_size: int = 128  # bytes per sequence
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    vocab_size: int = 256
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+    data_bytes: int = 4_000_000  # bytes of text to read
+    seed: int = 1
+    dtype: str = "float32"  # or bfloat16 (autocast, GPU)
+    compile: bool = False
+    ddp: bool = False  # wrap in DDP even when there is one rank only: the baseline "DDP at 1"
+    bucket_mb: int = 25  # size of DDP's gradient buckets
+    threads: int = 1  # CPU threads per rank; the same in every arm of a comparison
+    checkpoints: str = ""  # folder; empty: none
+    save_every: int = 20
+    warmup: int = 5  # first steps of every start, left out of throughput
+    timeout: int = 60  # seconds until a collective that waits for a lost rank gives up
+    rendezvous_timeout: int = 300  # seconds that the ranks wait for each other at the start
+    probe: int = 0  # after training: this many steps per arm to measure exposed communication
+    slow_rank: int = -1  # for a lesson: this rank sleeps in every step ...
+    slow_ms: int = 0  # ... for so long
+
+
+GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50304, "block_size": 1024, "learning_rate": 6e-4}
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "learning_rate": 1e-3, "steps": 300,
+              "data_bytes": 16_000_000, "save_every": 50},
+    # GPT-2's shape on bytes: the vocabulary is padded to GPT-2's size so that the arithmetic is the same.
+    "gpt2-124m": {**GPT2, "batch_size": 32, "steps": 500, "dtype": "bfloat16", "compile": True,
+                  "data_bytes": 64_000_000, "save_every": 250, "warmup": 20, "timeout": 600},
+}  # fmt: skip
+PEAK_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12}  # dense bf16
+
+
+def wrong(message: str) -> NoReturn:
+    """End with exit code 64: the configuration is wrong and a retry cannot help."""
+    print(f"worker.py: {message}", file=sys.stderr, flush=True)
+    os._exit(64)
+
+
+def configure(argv: list[str]) -> Config:
+    """Return the configuration that the flags ask for."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.error = wrong  # type: ignore[assignment]
+    for field in fields(Config):
+        kind: Any = argparse.BooleanOptionalAction if field.type == "bool" else None
+        typed = {"action": kind} if kind else {"type": type(field.default)}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, **typed)
+    flags = vars(parser.parse_args(argv))
+    preset = flags.get("preset", "tiny")
+    if preset not in PRESETS:
+        wrong(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
+    config = Config(**{**PRESETS[preset], **flags})
+    if min(config.steps, config.batch_size, config.grad_accum, config.threads, config.save_every) < 1:
+        wrong("steps, batch-size, grad-accum, threads and save-every must be at least 1")
+    return config
+
+
+# ---------------------------------------------------------------- set-up
+cfg = configure(sys.argv[1:])
+started = time.time()
+rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+local_rank = int(os.environ.get("LOCAL_RANK", 0))
+master_process = rank == 0
+cuda = torch.cuda.is_available()
+device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+script_sha256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+def record(kind: str, **values: Any) -> None:
+    """Print one event as one line; `report.py` makes every figure from these lines alone."""
+    event = {"v": SCHEMA, "kind": kind, "run": cfg.run, "rank": rank, "time": round(time.time(), 3), **values}
+    sys.stdout.write(MARK + json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process group and the process.
+
+    Without `os._exit` about one finished gloo run in ten aborts while the interpreter shuts down
+    ("terminate called without an active exception", pytorch issue 190489).
+    """
+    if code == 0 and dist.is_initialized():
+        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def failed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Report the error with its rank, then end at once: the other ranks notice and end too."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(text, file=sys.stderr, flush=True)
+    record("error", error=f"{kind.__name__}: {error}"[:500])
+    with contextlib.suppress(OSError):
+        Path(os.environ.get("KIT_TERMINATION_LOG", "/dev/termination-log")).write_text(f"rank {rank}: {text[-2000:]}")
+    leave(1)
+
+
+def stamp() -> Any:
+    """Take the time without waiting for the GPU: an event in its stream, or the clock on a CPU."""
+    if not cuda:
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds(begin: Any, end: Any) -> float:
+    """Return the seconds between two stamps."""
+    if not cuda:
+        return round(end - begin, 6)
+    end.synchronize()
+    return round(begin.elapsed_time(end) / 1e3, 6)
+
+
+sys.excepthook = failed
+asked_to_stop = False
+
+
+def on_sigterm(*_: Any) -> None:
+    """Only note it: all ranks must stop after the same step, so the flag is all-reduced with the loss."""
+    global asked_to_stop
+    asked_to_stop = True
+
+
+signal.signal(signal.SIGTERM, on_sigterm)
+torch.manual_seed(cfg.seed)
+torch.set_num_threads(cfg.threads)
+torch.set_float32_matmul_precision("high")
+if cuda:
+    torch.cuda.set_device(device)
+
+
+# ---------------------------------------------------------------- DDP 1 of 3: the ranks find each other
+def meet() -> dist.Store:
+    """Return the store of this attempt: rank 0 serves it on its Pod's address, the others reach it by the Service.
+
+    A rank that comes back may find the store of the attempt that just broke; that store has already counted
+    the rank, so the rank waits for the next one.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank == 0:
+        listener = socket.create_server((os.environ["KIT_LISTEN"], port), backlog=1024, reuse_port=False)
+        return dist.TCPStore(host, port, world, True, wait_for_workers=False, master_listen_fd=listener.detach())
+    deadline = time.monotonic() + cfg.rendezvous_timeout
+    while time.monotonic() < deadline:
+        with contextlib.suppress(dist.DistError, RuntimeError):  # nobody there yet
+            store = dist.TCPStore(host, port, world, False, timedelta(seconds=5), wait_for_workers=False)
+            if store.add(f"joined/{rank}", 1) == 1:
+                return store
+        time.sleep(0.1)
+    raise TimeoutError(f"rank 0 did not answer at {host}:{port} within {cfg.rendezvous_timeout} s")
+
+
+if world > 1 or cfg.ddp:
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+        os.environ.setdefault(name, value)
+    own_store = {"store": meet()} if "KIT_LISTEN" in os.environ else {}  # else torchrun has made one
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=world,
+        timeout=timedelta(seconds=cfg.timeout), **own_store,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- data
+def read_text(limit: int) -> Tensor:
+    """Return the standard library's source code as bytes: uint8, shape [limit] (or all there is)."""
+    text, folder = bytearray(), Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(folder.rglob("*.py")):
+        if "site-packages" not in path.parts and len(text) < limit:
+            text += path.read_bytes()
+    return torch.frombuffer(text[:limit], dtype=torch.uint8)
+
+
+def batch_of(step: int, part: slice) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets, int64 [sequences, block_size]: some of the sequences of one global batch.
+
+    Which bytes they are depends on (seed, step) alone: a run that resumes, with more ranks or fewer, sees
+    the same global batches in the same order, and no sampler state needs saving.
+    """
+    order = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
+    starts = torch.randint(len(text) - cfg.block_size, (global_batch,), generator=order)[part]
+    chunk = text[starts[:, None] + torch.arange(cfg.block_size + 1)].long()
+    if cuda:
+        chunk = chunk.pin_memory().to(device, non_blocking=True)
+    return chunk[:, :-1], chunk[:, 1:]
+
+
+text = read_text(cfg.data_bytes)
+if len(text) <= cfg.block_size:
+    wrong(f"only {len(text)} bytes of Python source found, a sequence needs {cfg.block_size + 1}")
+
+
+# ---------------------------------------------------------------- model
+class Block(nn.Module):  # type: ignore[misc]
+    """Attention, then a two-layer perceptron, each added to the stream of shape [batch, time, n_embd]."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(cfg.n_embd), nn.LayerNorm(cfg.n_embd)
+        self.qkv, self.proj = nn.Linear(cfg.n_embd, 3 * cfg.n_embd), nn.Linear(cfg.n_embd, cfg.n_embd)
+        self.up, self.down = nn.Linear(cfg.n_embd, 4 * cfg.n_embd), nn.Linear(4 * cfg.n_embd, cfg.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the stream after this block."""
+        heads = self.qkv(self.ln_1(x)).unflatten(2, (3 * cfg.n_head, -1)).transpose(1, 2)
+        q, k, v = heads.chunk(3, dim=1)  # each [batch, n_head, time, n_embd / n_head]
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).flatten(2))
+        return x + self.down(functional.gelu(self.up(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):  # type: ignore[misc]
+    """GPT-2's shape over bytes."""
+
+    def __init__(self) -> None:
+        """Make the layers and give them GPT-2's initial values."""
+        super().__init__()
+        self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
+        self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)
+        self.blocks = nn.ModuleList(Block() for _ in range(cfg.n_layer))
+        self.ln_f = nn.LayerNorm(cfg.n_embd)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                residual = name.endswith(("proj.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * cfg.n_layer) if residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy, in nats per byte."""
+        x = self.wte(inputs) + self.wpe(torch.arange(inputs.size(1), device=inputs.device))
+        for block in self.blocks:
+            x = block(x)
+        logits = functional.linear(self.ln_f(x), self.wte.weight)  # the embedding is also the output layer
+        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+gpt = GPT().to(device)
+decayed = [p for p in gpt.parameters() if p.dim() == 2]
+others = [p for p in gpt.parameters() if p.dim() != 2]
+groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}]
+optimizer = torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+# ---------------------------------------------------------------- resume
+def newest_checkpoint() -> dict[str, Any] | None:
+    """Return the newest checkpoint that is complete."""
+    for path in sorted(Path(cfg.checkpoints).glob("step-*.pt"), reverse=True):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if state["schema"] == SCHEMA:
+                return state
+        except Exception as error:
+            print(f"{path} is not usable ({error}): trying an older one", flush=True)
+    return None
+
+
+def save(step: int) -> None:
+    """Write a checkpoint so that a crash at any moment leaves the one before it untouched."""
+    folder = Path(cfg.checkpoints)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / f"step-{step:08d}.pt", folder / f"tmp-{step:08d}.pt"
+    state = {"schema": SCHEMA, "step": step, "model": gpt.state_dict(), "optimizer": optimizer.state_dict(),
+             "config": asdict(cfg), "world": world, "global_batch": global_batch, "script": script_sha256}  # fmt: skip
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    for old in sorted(folder.glob("step-*.pt"))[:-2]:
+        old.unlink()
+    record("save", step=step)
+
+
+found = [newest_checkpoint() if master_process and cfg.checkpoints else None]
+if dist.is_initialized():
+    dist.broadcast_object_list(found, 0)  # rank 0 decides: the ranks may not see the same files
+start, global_batch = 0, world * cfg.batch_size * cfg.grad_accum
+if found[0]:
+    gpt.load_state_dict(found[0]["model"])
+    optimizer.load_state_dict(found[0]["optimizer"])
+    start, global_batch = found[0]["step"], found[0]["global_batch"]
+
+# The global batch stays what it was, whatever the number of ranks is now.
+if global_batch % world:
+    wrong(f"a global batch of {global_batch} sequences cannot be shared equally by {world} ranks")
+local_batch = global_batch // world
+micro_batch = max(size for size in range(1, min(local_batch, cfg.batch_size) + 1) if local_batch % size == 0)
+grad_accum = local_batch // micro_batch
+
+
+# ---------------------------------------------------------------- DDP 2 of 3: wrap the model
+model: Any = torch.compile(gpt) if cfg.compile else gpt
+if dist.is_initialized():
+    model = DistributedDataParallel(
+        model, device_ids=[local_rank] if cuda else None, gradient_as_bucket_view=True, bucket_cap_mb=cfg.bucket_mb
+    )
+gradients_ready: list[Any] = [stamp()]
+for last in (gpt.wte.weight, gpt.wpe.weight):  # backward reaches the embeddings last: from then on it only waits
+    last.register_post_accumulate_grad_hook(lambda _: gradients_ready.__setitem__(0, stamp()))
+
+parameters = sum(p.numel() for p in gpt.parameters())
+device_name = torch.cuda.get_device_name(device) if cuda else "CPU"
+record(
+    "header", script=script_sha256, config=asdict(cfg), torch=torch.__version__, backend="nccl" if cuda else "gloo",
+    simulated=not cuda, device=device_name, node=os.environ.get("NODE_NAME", socket.gethostname()),
+    pod=os.environ.get("POD_NAME", ""), slots=os.environ.get("KIT_SIMULATED_GPU", ""), threads=cfg.threads,
+    cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    machine_cores=os.cpu_count(), world=world, ddp=dist.is_initialized(), resumed_from=start,
+    micro_batch=micro_batch, grad_accum=grad_accum, global_batch=global_batch, block_size=cfg.block_size,
+    tokens_per_step=global_batch * cfg.block_size, parameters=parameters, steps=cfg.steps, warmup=cfg.warmup,
+    flops_per_token=6 * (parameters - gpt.wpe.weight.numel()) + 12 * cfg.n_layer * cfg.n_embd * cfg.block_size,
+    flops_formula="6 N + 12 n_layer n_embd block_size, N without position embeddings",
+    peak_flops=next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None),
+    data_bytes=len(text), data=hashlib.sha256(text.numpy().tobytes()).hexdigest()[:16], started=round(started, 3),
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- loop
+def rate_of(step: int) -> float:
+    """Return the learning rate: a short rise, then half a cosine down to a tenth."""
+    rise = max(1, min(cfg.steps // 10, 100))
+    done = max(0, step - rise) / max(1, cfg.steps - rise)
+    return cfg.learning_rate * min((step + 1) / rise, 0.55 + 0.45 * math.cos(math.pi * done))
+
+
+def gradients(step: int, averaged: bool = True) -> tuple[Tensor, Any]:
+    """Add up this step's gradients over the micro-batches; DDP averages them over the ranks in the last one.
+
+    Returns:
+        The mean loss of this rank's sequences, and the time at which the data was there.
+    """
+    total = torch.zeros((), device=device)
+    first = rank * micro_batch
+    batches = [batch_of(step, slice(at + first, at + first + micro_batch))
+               for at in range(0, global_batch, world * micro_batch)]  # fmt: skip
+    data_ready = stamp()
+    if rank == cfg.slow_rank:
+        time.sleep(cfg.slow_ms / 1e3)
+    for number, (inputs, targets) in enumerate(batches, 1):
+        alone = dist.is_initialized() and not (averaged and number == grad_accum)
+        with model.no_sync() if alone else contextlib.nullcontext():
+            with torch.autocast(device.type, torch.bfloat16, enabled=cfg.dtype == "bfloat16"):
+                loss = model(inputs, targets)
+            (loss / grad_accum).backward()
+        total += loss.detach() / grad_accum
+    return total, data_ready
+
+
+def report(step: int, times: tuple[Any, ...], told: Tensor) -> bool:
+    """Record a step that has ended; return whether a rank was asked to stop."""
+    begin, data, ready, averaged, end = times
+    loss, stop = told.tolist()
+    t_step, t_compute = seconds(begin, end), seconds(data, ready) + seconds(averaged, end)
+    record("step", step=step, loss=loss / world, tokens=local_batch * cfg.block_size, t_data=seconds(begin, data),
+           t_compute=round(t_compute, 6), t_wait=seconds(ready, averaged), t_step=t_step)  # fmt: skip
+    if master_process and (step % 10 == 0 or step == cfg.steps):
+        rate = global_batch * cfg.block_size / t_step
+        print(f"step {step:5d} of {cfg.steps}   loss {loss / world:.4f}   {rate:,.0f} tokens/s", flush=True)
+    return bool(stop)
+
+
+pending: deque[tuple[Any, ...]] = deque()  # a GPU's steps are read one late: it never waits for Python
+step, stopping = start, False
+while step < cfg.steps and not stopping:
+    begin = stamp()
+    loss, data_ready = gradients(step)
+    averaged = stamp()
+    for group in optimizer.param_groups:
+        group["lr"] = rate_of(step)
+    nn.utils.clip_grad_norm_(gpt.parameters(), cfg.grad_clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    told = torch.stack([loss, torch.tensor(float(asked_to_stop), device=device)])
+    if dist.is_initialized():
+        dist.all_reduce(told)  # the sum over ranks of the loss and of "asked to stop"
+    step += 1
+    pending.append((step, (begin, data_ready, gradients_ready[0], averaged, stamp()), told))
+    if len(pending) > cuda:
+        stopping = report(*pending.popleft())
+    if master_process and cfg.checkpoints and (step % cfg.save_every == 0 or step == cfg.steps or stopping):
+        save(step)
+while pending:
+    report(*pending.popleft())
+if stopping and step < cfg.steps:
+    record("stopped", step=step)
+    if dist.is_initialized():
+        dist.barrier()  # nobody leaves before rank 0 has saved
+    leave(143)
+
+
+# ---------------------------------------------------------------- DDP 3 of 3: prove that the ranks are equal, and end
+bits = sum(p.detach().view(torch.int32).long().sum() for p in gpt.parameters()).reshape(1)
+everywhere = [torch.zeros_like(bits) for _ in range(world)]
+if dist.is_initialized():
+    dist.all_gather(everywhere, bits)
+    if len({int(one) for one in everywhere}) > 1:
+        raise RuntimeError(f"the ranks' parameters differ: {[int(one) for one in everywhere]}")
+
+
+def probe(arms: dict[str, bool]) -> None:
+    """Time forward and backward in interleaved arms: averaged, averaged once more (control), and not averaged.
+
+    Ranks drift apart without averaging, so this comes last and its gradients are thrown away.
+    """
+    for number in range(cfg.probe):
+        order = torch.randperm(len(arms), generator=torch.Generator().manual_seed(number)).tolist()
+        for arm in (list(arms)[place] for place in order):
+            dist.barrier()
+            begin = stamp()
+            gradients(number, averaged=arms[arm])
+            record("probe", arm=arm, step=number, t=seconds(begin, stamp()))
+            optimizer.zero_grad(set_to_none=True)
+
+
+if cfg.probe and dist.is_initialized():
+    probe({"sync": True, "control": True, "no_sync": False})
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+record(
+    "end", step=step, parameters_bits=int(bits), ranks_equal=True,
+    peak_memory_mb=round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+    peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
+)  # fmt: skip
+leave(0)
