@@ -88,10 +88,16 @@ def _memory_bytes() -> int:
 
 
 def earlier_config(home: Path) -> ClusterConfig | None:
+    """Return the configuration of the cluster that this KIT_HOME held before, if any."""
     return read_config(home)[0] if (home / "cluster.json").exists() else None
 
 
 def read_config(home: Path) -> tuple[ClusterConfig, Shape]:
+    """Return the stored configuration and shape of this KIT_HOME's cluster.
+
+    Raises:
+        ClusterError: The file is missing, damaged or of another release.
+    """
     path = home / "cluster.json"
     try:
         stored = json.loads(path.read_text())
@@ -123,6 +129,7 @@ def listen(wanted: int | None, earlier: int | None) -> socket.socket:
 
 
 def configure(home: Path, earlier: ClusterConfig | None, port: int, hollow: int) -> ClusterConfig:
+    """Return the cluster's configuration: the earlier one where it still fits, else a new one."""
     loopback = _loopback_mode()
     if earlier and earlier.loopback == loopback and _block_is_free(earlier.block):
         return replace(earlier, port=port, hollow=hollow)

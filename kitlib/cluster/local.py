@@ -289,7 +289,7 @@ def node(action: str, name: str) -> None:
     """Stop, kill or start a node.
 
     Args:
-        action: `stop` ends the kubelet and leaves the Pods running, `kill` is a power cut, `start` brings the node back.
+        action: `stop` ends the kubelet and leaves the Pods running, `kill` is a power cut, `start` brings it back.
         name: Node name, such as `node-2`.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Stands for what systemd does on a real node, and for the machines themselves. The supervisor imports the heavy modules
 once and forks every process of the cluster, so that start-up is quick and memory is shared: one control plane, and
-per node a container runtime and a kubelet. It restarts a control plane that died and a kubelet that crashed. A kubelet ended by
-SIGKILL is a machine that lost power: its containers are killed too, and it stays down until `kit node start`.
+per node a container runtime and a kubelet. It restarts a control plane that died and a kubelet that crashed. A kubelet
+ended by SIGKILL is a machine that lost power: its containers are killed too, and it stays down until `kit node start`.
 
 The lifeline: of each node's pipe the supervisor alone holds the write end. When it closes it, or dies, the
 container runtime at the other end reads EOF, kills every container of the node and ends.

@@ -1,0 +1,158 @@
+"""Preflight: can this machine, and this cluster, run the kit? Each finding names its mend."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from kitlib.cluster import local
+from kitlib.cluster.bootstrap import ClusterError, count_real_gpus
+from kitlib.cluster.config import REAL_TIMES, Settings, kit_home
+
+
+@dataclass
+class Finding:
+    """One line of the preflight.
+
+    Attributes:
+        level: `ok`, `warn` or `fail`.
+        subject: What was looked at.
+        text: What was found and, unless ok, the mend.
+    """
+
+    level: str
+    subject: str
+    text: str
+
+
+def check_all(context: str | None = None) -> list[Finding]:
+    """Return the findings about this machine and about the embedded cluster, or about a kubeconfig context.
+
+    Args:
+        context: Name of a context in the user's kubeconfig; None for the embedded cluster.
+    """
+    checks: list[Callable[[], Iterator[Finding]]] = [_python, _kubectl, _memory, _disk]
+    if context is None:
+        checks += [_gpus, _addresses, _isolation, _embedded]
+    findings = [finding for check in checks for finding in check()]
+    return findings + list(_context(context)) if context else findings
+
+
+def _python() -> Iterator[Finding]:
+    version = platform.python_version()
+    good = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    yield Finding("ok" if good else "fail", "Python", version if good else f"{version}: the kit needs 3.10 to 3.13")
+    if sys.platform == "win32":
+        yield Finding("fail", "system", "Windows itself can't run the embedded cluster: use WSL2")
+
+
+def _kubectl() -> Iterator[Finding]:
+    path = shutil.which("kubectl") or shutil.which("kubectl", path=str(kit_home() / "bin"))
+    if path is None:
+        text = "not on PATH, and the shell cells need it: conda install -c conda-forge kubernetes-client, "
+        text += "or apt-get install kubernetes-client, or https://kubernetes.io/docs/tasks/tools/"
+        yield Finding("warn", "kubectl", text)
+        return
+    answer = subprocess.run([path, "version", "--client", "-o", "json"], capture_output=True, text=True, timeout=20)
+    version = answer.stdout.partition('"gitVersion": "')[2].partition('"')[0]
+    yield Finding("ok", "kubectl", f"{version} at {path}")
+
+
+def _memory() -> Iterator[Finding]:
+    free = psutil.virtual_memory().available / 2**30
+    if free >= 1.5:
+        yield Finding("ok", "memory", f"{free:.1f} GiB free")
+    else:
+        text = f"{free:.1f} GiB free; the last chapter wants 1.5: close other programs or kernels"
+        yield Finding("warn", "memory", text)
+
+
+def _disk() -> Iterator[Finding]:
+    home = kit_home()
+    folder = next(parent for parent in (home, *home.parents) if parent.exists())
+    if not os.access(folder, os.W_OK):
+        yield Finding("fail", "KIT_HOME", f"{home} can't be written: mend its rights or set KIT_HOME to another folder")
+        return
+    free = shutil.disk_usage(folder).free / 2**30
+    level = "ok" if free >= 0.5 else "fail"
+    mend = "" if level == "ok" else ": free 0.5 GiB, or set KIT_HOME to a larger disk"
+    yield Finding(level, "KIT_HOME", f"{home}, {free:.1f} GiB free{mend}")
+
+
+def _gpus() -> Iterator[Finding]:
+    real = count_real_gpus()
+    text = f"{real} NVIDIA GPU" if real else "none found: simulated GPUs (CPU cores) are used, and labelled so"
+    yield Finding("ok", "GPU", text)
+
+
+def _addresses() -> Iterator[Finding]:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.66.0.1", 0))
+        except OSError:
+            yield Finding("ok", "addresses", "only 127.0.0.1 can be bound: Pods share it, their ports are mapped")
+            return
+    yield Finding("ok", "addresses", "every Pod gets an address of its own in 127.0.0.0/8")
+
+
+def _isolation() -> Iterator[Finding]:
+    from kitlib.cluster.kubelet.isolation import describe_mode
+
+    yield Finding("ok", "isolation", describe_mode())
+
+
+def _embedded() -> Iterator[Finding]:
+    try:
+        state = local.status()
+    except ClusterError as error:
+        yield Finding("fail", "cluster", str(error))
+        return
+    if state["engine"] is None:
+        yield Finding("ok", "cluster", "not running; `kit up` starts it")
+        return
+    silent = [node["name"] for node in state["nodes"] if not node["ready"]]
+    mend = f"; not Ready: {', '.join(silent)}: `kit node start NAME` brings a node back" if silent else ""
+    yield Finding("warn" if silent else "ok", "cluster", f"{state['version']} at {state['server']}{mend}")
+
+
+def differences() -> list[tuple[str, str, str]]:
+    """Return where the embedded cluster differs from a real one: (what, real cluster, embedded cluster)."""
+    real, lab = REAL_TIMES, Settings()
+    return [
+        ("containers", "isolated by namespaces and control groups", "ordinary processes of yours: no isolation"),
+        ("images", "pulled from a registry", "programs of the kit that stand for a few images; others are not found"),
+        ("Pod addresses", "a network of their own", "127.B.x.y on this machine, reachable from your shell"),
+        ("DNS", "CoreDNS", "none; Service environment variables, and /etc/hosts where the kernel allows"),
+        ("access", "RBAC decides", "whoever holds the kubeconfig may do everything; RBAC objects are stored only"),
+        (
+            "a silent node is NotReady after",
+            f"{real.node_monitor_grace_period:.0f} s (--node-monitor-grace-period)",
+            f"{lab.node_monitor_grace_period:.0f} s",
+        ),
+        (
+            "its Pods are evicted after",
+            f"{real.default_unreachable_toleration_seconds} s (--default-unreachable-toleration-seconds)",
+            f"{lab.default_unreachable_toleration_seconds} s",
+        ),
+        (
+            "a Job replaces a failed Pod after",
+            f"{real.job_pod_failure_backoff:.0f} s",
+            f"{lab.job_pod_failure_backoff:.0f} s",
+        ),
+        ("GPUs", "a device plugin counts them", "NVML counts them; without one, CPU cores, labelled simulated"),
+    ]
+
+
+def _context(context: str) -> Iterator[Finding]:
+    from kitlib.preflight import check_context
+
+    for level, subject, text in check_context(context):
+        yield Finding(level, subject, text)

@@ -1,0 +1,108 @@
+"""Runs the notebooks headless with papermill, as `kit run` and the tests do: unchanged, on the connected cluster."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+CELL_LIMIT = 300
+"""Seconds that one cell may take."""
+
+
+class NotebookError(ValueError):
+    """A chapter that does not exist, or a folder of notebooks that can't be found."""
+
+
+def notebooks_folder() -> Path:
+    """Return the folder of the numbered notebooks: `notebooks/` of the clone, else of the current folder.
+
+    Raises:
+        NotebookError: Neither has one.
+    """
+    for folder in (Path(__file__).resolve().parents[1] / "notebooks", Path.cwd() / "notebooks"):
+        if folder.is_dir():
+            return folder
+    raise NotebookError("no folder notebooks/ here: run this in a clone of the kit")
+
+
+def find_notebooks(chapters: list[str]) -> list[Path]:
+    """Return the notebooks of the chapters, in order.
+
+    Args:
+        chapters: Numbers such as `01` or `1`, or beginnings of names; empty for all numbered notebooks.
+
+    Raises:
+        NotebookError: A chapter has no notebook.
+    """
+    present = sorted(path for path in notebooks_folder().glob("*.ipynb") if re.match(r"\d\d-", path.name))
+    if not chapters:
+        return present
+    found = []
+    for chapter in chapters:
+        wanted = chapter.zfill(2) if chapter.isdigit() else chapter
+        matches = [path for path in present if path.name.startswith(wanted)]
+        if not matches:
+            raise NotebookError(f"no chapter {chapter!r}: there are {', '.join(path.name[:2] for path in present)}")
+        found += matches
+    return found
+
+
+def run_notebook(path: Path, out: Path, fast: bool = False) -> Path:
+    """Execute one notebook and return the path of the executed copy, which is kept also after a failure.
+
+    Args:
+        path: The notebook.
+        out: Folder for the copy.
+        fast: Sets the notebook's parameter `fast`.
+
+    Raises:
+        papermill.PapermillExecutionError: A cell failed.
+    """
+    import papermill
+
+    out.mkdir(parents=True, exist_ok=True)
+    copy = out / path.name
+    parameters = {"fast": True} if fast and "fast" in papermill.inspect_notebook(str(path)) else {}
+    papermill.execute_notebook(
+        str(path),
+        str(copy),
+        parameters=parameters,
+        cwd=str(path.parent),
+        kernel_name="python3",
+        execution_timeout=CELL_LIMIT,
+        progress_bar=False,
+        log_output=False,
+    )
+    return copy
+
+
+def run_notebooks(chapters: list[str], out: Path, fast: bool = False) -> int:
+    """Run chapters one after the other and print a line each.
+
+    Args:
+        chapters: See `find_notebooks`.
+        out: Folder for the executed copies.
+        fast: Quick settings.
+
+    Returns:
+        Exit code: 0 when all ran, 1 when one failed, 2 when a chapter does not exist.
+    """
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        paths = find_notebooks(chapters)
+    except NotebookError as error:
+        print(f"kit: {error}", file=sys.stderr)
+        return 2
+    failed = 0
+    for path in paths:
+        begin = time.monotonic()
+        try:
+            run_notebook(path, out.absolute(), fast)
+            print(f"ok    {path.name}  {time.monotonic() - begin:5.1f} s  {out / path.name}", flush=True)
+        except PapermillExecutionError as error:
+            failed += 1
+            print(f"FAIL  {path.name}  cell {error.exec_count}: {error.ename}: {error.evalue}  {out / path.name}")
+    return 1 if failed else 0
