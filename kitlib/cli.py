@@ -13,42 +13,26 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
-import typer
 
 from kitlib.cluster import local
-from kitlib.cluster.local import ClusterError
+from kitlib.cluster.bootstrap import ClusterError
 
-app = typer.Typer(
-    name="kit",
-    help="Learn Kubernetes from notebooks, then train PyTorch DDP on it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-node_app = typer.Typer(help="Make a node fail, and bring it back.", no_args_is_help=True)
-bench_app = typer.Typer(help="The measurements of the README's tables, as JSON.", no_args_is_help=True)
-app.add_typer(node_app, name="node")
-app.add_typer(bench_app, name="bench")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Nodes = Annotated[int | None, typer.Option(help="Nodes, a kubelet each. [default: 3]", show_default=False)]
-Gpus = Annotated[int | None, typer.Option(help="GPUs per node: real ones where there are, else simulated.")]
-Keep = Annotated[bool, typer.Option("--keep", help="Leave a cluster that this command started running.")]
-NodeName = Annotated[str, typer.Argument(help="Node name, such as node-2.")]
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+keep = click.option("--keep", is_flag=True, help="Leave a cluster that this command started running.")
 
 
 def main() -> None:
     """Run the `kit` command and turn errors into one line and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(kit.main(standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.ClickException as error:
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            error.show()
-            sys.exit(2)
         _fail(f"{error.format_message()} (see `kit --help`)")
     except ClusterError as error:
         _fail(str(error))
@@ -66,17 +50,22 @@ def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1))
 
 
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kitlib", message="%(prog)s %(version)s")
+def kit() -> None:
+    """Learn Kubernetes from notebooks, then train PyTorch DDP on it."""
+
+
 # --- cluster ----------------------------------------------------------------------------------------------------------
 
 
-@app.command()
-def up(
-    nodes: Nodes = None,
-    gpus: Gpus = None,
-    hollow: Annotated[int | None, typer.Option(help="Nodes without a process, for lessons of scale.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the API server. [default: a free one]")] = None,
-    as_json: Json = False,
-) -> None:
+@kit.command()
+@click.option("--nodes", type=int, help="Nodes, a kubelet each.  [default: 3]")
+@click.option("--gpus", type=int, help="GPUs per node: real ones where there are, else simulated.")
+@click.option("--hollow", type=int, help="Nodes without a process, for lessons of scale.")
+@click.option("--port", type=int, help="Port of the API server.  [default: a free one]")
+@as_json
+def up(nodes: int | None, gpus: int | None, hollow: int | None, port: int | None, as_json: bool) -> None:
     """Start the embedded cluster and wait until every node is Ready."""
     state = local.up(nodes, gpus, hollow, port)
     if as_json:
@@ -101,15 +90,17 @@ def _gpus(node: dict[str, Any]) -> str:
     return f"{node['gpus']} simulated GPU (CPU)" if node["simulated"] else f"{node['gpus']} GPU"
 
 
-@app.command()
-def down(purge: Annotated[bool, typer.Option(help="Also forget the cluster's state.")] = False) -> None:
+@kit.command()
+@click.option("--purge", is_flag=True, help="Also forget the cluster's state.")
+def down(purge: bool) -> None:
     """Stop the embedded cluster; nothing of it is left running."""
     ended = local.down(purge)
     print(f"ended {', '.join(ended)}; nothing is left running" if ended else "nothing was running")
 
 
-@app.command()
-def status(as_json: Json = False) -> None:
+@kit.command()
+@as_json
+def status(as_json: bool) -> None:
     """Tell what runs."""
     state = local.status()
     if as_json:
@@ -123,10 +114,9 @@ def status(as_json: Json = False) -> None:
             print(f"  {process['name']:18} pid {process['pid']:<8} {process['pss_mb']:6.1f} MiB")
 
 
-@app.command()
-def kubeconfig(
-    merge: Annotated[bool, typer.Option(help="Also add the context `kit` to ~/.kube/config.")] = False,
-) -> None:
+@kit.command()
+@click.option("--merge", is_flag=True, help="Also add the context `kit` to ~/.kube/config.")
+def kubeconfig(merge: bool) -> None:
     """Print the path of the kubeconfig: export KUBECONFIG=$(kit kubeconfig)."""
     path = local.kubeconfig_path()
     if merge:
@@ -136,22 +126,30 @@ def kubeconfig(
     print(path)
 
 
-@node_app.command("stop")
-def node_stop(name: NodeName) -> None:
+@kit.group()
+def node() -> None:
+    """Make a node fail, and bring it back."""
+
+
+@node.command("stop")
+@click.argument("name")
+def node_stop(name: str) -> None:
     """Stop the kubelet; the node's Pods go on, the node becomes NotReady."""
     local.node("stop", name)
     print(f"{name}: kubelet stopped")
 
 
-@node_app.command("kill")
-def node_kill(name: NodeName) -> None:
+@node.command("kill")
+@click.argument("name")
+def node_kill(name: str) -> None:
     """Cut the node's power: kubelet and Pods are gone at once."""
     local.node("kill", name)
     print(f"{name}: powered off")
 
 
-@node_app.command("start")
-def node_start(name: NodeName) -> None:
+@node.command("start")
+@click.argument("name")
+def node_start(name: str) -> None:
     """Bring a stopped or killed node back."""
     local.node("start", name)
     print(f"{name}: started")
@@ -160,17 +158,18 @@ def node_start(name: NodeName) -> None:
 # --- work -------------------------------------------------------------------------------------------------------------
 
 
-@app.command()
+@kit.command()
+@click.option("--workers", default=2, show_default=True, help="Worker Pods.")
+@click.option("--gpus-per-worker", default=1, show_default=True, help="GPUs of each worker; a rank runs on each.")
+@click.option("--preset", default="tiny", show_default=True, help="Model size: tiny, small or gpt2-124m.")
+@click.option("--steps", type=int, help="Training steps.  [default: the preset's]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="out/train", show_default=True, help="Folder of results."
+)
+@keep
+@as_json
 def train(
-    workers: Annotated[int, typer.Option(help="Worker Pods; each is one rank per GPU.")] = 2,
-    gpus_per_worker: Annotated[int, typer.Option(help="GPUs that each worker asks for.")] = 1,
-    preset: Annotated[str, typer.Option(help="Model size: tiny, small or gpt2-124m.")] = "tiny",
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps. [default: the preset's]", show_default=False)
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and throughput.png.")] = Path("out/train"),
-    keep: Keep = False,
-    as_json: Json = False,
+    workers: int, gpus_per_worker: int, preset: str, steps: int | None, out: Path, keep: bool, as_json: bool
 ) -> None:
     """Train a small GPT with DDP as a Kubernetes Job and measure its throughput."""
     from kitlib.train.cli import train_command
@@ -181,25 +180,26 @@ def train(
     sys.exit(_on_cluster(work, keep))
 
 
-@app.command()
-def run(
-    chapters: Annotated[list[str] | None, typer.Argument(help="Chapter numbers, such as 01 10; all without.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the executed copies.")] = Path("out/notebooks"),
-    fast: Annotated[bool, typer.Option("--fast", help="The notebooks' quick settings.")] = False,
-    keep: Keep = False,
-) -> None:
-    """Run notebooks headless with papermill and keep the executed copies."""
+@kit.command()
+@click.argument("chapters", nargs=-1, metavar="[NN]...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="out/notebooks", show_default=True, help="Executed copies."
+)
+@click.option("--fast", is_flag=True, help="The notebooks' quick settings.")
+@keep
+def run(chapters: tuple[str, ...], out: Path, fast: bool, keep: bool) -> None:
+    """Run notebooks headless with papermill and keep the executed copies; all chapters unless some are named."""
     from kitlib.notebooks import run_notebooks
 
-    sys.exit(_on_cluster(lambda: run_notebooks(chapters or [], out, fast), keep))
+    sys.exit(_on_cluster(lambda: run_notebooks(list(chapters), out, fast), keep))
 
 
-def _on_cluster(work: Callable[[], int], keep: bool, **shape: int | None) -> int:
+def _on_cluster(work: Callable[[], int], keep: bool) -> int:
     """Run work with KUBECONFIG set to the embedded cluster; stop the cluster afterwards if this started it.
 
-    A cluster that it started ends with this process, also when the process is killed; unless `keep`.
+    Unless `keep`, a cluster that this started ends with this process, also when the process is killed.
     """
-    state = local.up(**shape, owned=not keep)
+    state = local.up(owned=not keep)
     os.environ["KUBECONFIG"] = state["kubeconfig"]
     try:
         return work()
@@ -208,17 +208,16 @@ def _on_cluster(work: Callable[[], int], keep: bool, **shape: int | None) -> int
             local.down()
 
 
-@app.command()
-def doctor(
-    context: Annotated[str | None, typer.Option(help="Check this context of your kubeconfig instead.")] = None,
-    as_json: Json = False,
-) -> None:
+@kit.command()
+@click.option("--context", help="Check this context of your kubeconfig in place of the embedded cluster.")
+@as_json
+def doctor(context: str | None, as_json: bool) -> None:
     """Check that this machine, and the cluster, can run the kit; each line names its mend."""
     from kitlib.doctor import check_all
 
     findings = check_all(context)
     if as_json:
-        _print_json([finding.__dict__ for finding in findings])
+        _print_json([vars(finding) for finding in findings])
     else:
         for finding in findings:
             print(f"{finding.level:5} {finding.subject}: {finding.text}")
