@@ -1,0 +1,193 @@
+"""What a container sees of the machine: its volumes, its host name.
+
+Stands for the mount and UTS namespaces that a container runtime makes. Left out: network, PID and user isolation,
+and an image's own root file system. Where the kernel allows no namespaces, `plain` mode rewrites paths (see
+`containers.py`); it changes nothing outside the container either.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUTS = 0x04000000
+_CLONE_NEWUSER = 0x10000000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 18
+_MNT_DETACH = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number).lower()}")
+
+
+def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    arguments = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
+    _check(_libc.mount(*arguments), f"mount {source} on {target}")
+
+
+def _unshare() -> None:
+    """Enter new mount and UTS namespaces, through a user namespace when not root."""
+    uid, gid = os.getuid(), os.getgid()
+    flags = _CLONE_NEWNS | _CLONE_NEWUTS
+    if _libc.unshare(flags) == 0:
+        return
+    _check(_libc.unshare(flags | _CLONE_NEWUSER), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+@lru_cache
+def namespaces_work() -> bool:
+    """Tell whether this process may give its children mount and UTS namespaces, by trying it once."""
+    if sys.platform != "linux":
+        return False
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _unshare()
+            _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
+            _mount("tmpfs", "/tmp", "tmpfs", 0, "size=64k")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def mode(configured: str) -> str:
+    """Return `namespaces` or `plain` for the configured `auto`, `namespaces` or `plain`.
+
+    The environment variable KIT_ISOLATION wins over `auto`.
+    """
+    wanted = os.environ.get("KIT_ISOLATION", "auto") if configured == "auto" else configured
+    if wanted == "plain":
+        return "plain"
+    return "namespaces" if namespaces_work() else "plain"
+
+
+def enter_new(spec: Mapping[str, Any]) -> None:
+    """In a forked child: enter new namespaces and set up what `spec` says.
+
+    Args:
+        spec: `hostname`; `binds`, a list of `[source, target, read_only]`; `staging`, an empty folder of the
+            Pod for a new root; `dev`, files to show in /dev by name.
+
+    Raises:
+        OSError: A mount failed; the container does not start.
+    """
+    _unshare()
+    _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
+    _check(_libc.sethostname(spec["hostname"].encode(), len(spec["hostname"].encode())), "sethostname")
+    binds = sorted(spec["binds"], key=lambda bind: bind[1].count("/"))
+    root = _new_root(spec["staging"], [target for _, target, _ in binds])
+    for source, target, read_only in binds:
+        _bind(source, root + target, read_only)
+    if root:
+        _pivot(root)
+
+
+def _bind(source: str, target: str, read_only: bool) -> None:
+    _make_mount_point(source, target)
+    _mount(source, target, "", _MS_BIND | _MS_REC)
+    if read_only:
+        _mount("none", target, "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _locked_flags(target))
+
+
+def _locked_flags(target: str) -> int:
+    """Flags of the mount below that a user namespace may not drop."""
+    kept = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
+    return os.statvfs(target).f_flag & kept
+
+
+def _make_mount_point(source: str, target: str) -> None:
+    if os.path.exists(target):
+        return
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with open(target, "w"):
+        pass
+
+
+def join(pid: int) -> None:
+    """In a forked child: enter the namespaces of the process `pid`.
+
+    Raises:
+        OSError: The process is gone, or the kernel refuses.
+    """
+    names = [name for name in ("user", "uts", "mnt") if _namespace(pid, name) != _namespace("self", name)]
+    files = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in names]
+    for name, file in zip(names, files):
+        _check(_libc.setns(file, 0), f"setns {name}")
+        os.close(file)
+
+
+def _namespace(pid: int | str, name: str) -> int:
+    return os.stat(f"/proc/{pid}/ns/{name}").st_ino
+
+
+def _new_root(staging: str, targets: list[str]) -> str:
+    """Build a root in which every target can be made without touching the machine's files.
+
+    Returns:
+        Its path; empty when every target exists already and the machine's own root serves.
+    """
+    missing = [target for target in targets if not os.path.exists(target)]
+    if not missing:
+        return ""
+    _mount("tmpfs", staging, "tmpfs", 0, "mode=755,size=16m")
+    _mirror("/", staging)
+    opened = {"/"}
+    for target in missing:
+        _open_up(staging, target, opened)
+    return staging
+
+
+def _open_up(root: str, target: str, opened: set[str]) -> None:
+    """Replace the deepest folder above `target` that exists by a private copy, entry by entry."""
+    parent = os.path.dirname(target)
+    while not os.path.isdir(root + parent):
+        parent = os.path.dirname(parent)
+    if parent in opened:
+        return
+    opened.add(parent)
+    private = f"{root}/.private-{len(opened)}"
+    os.mkdir(private)
+    _mount("tmpfs", private, "tmpfs", 0, "mode=755,size=16m")
+    _mirror(parent, private)
+    _mount(private, root + parent, "", _MS_MOVE)
+    os.rmdir(private)
+
+
+def _mirror(folder: str, target: str) -> None:
+    """Show every entry of a folder in a private one, without copying."""
+    for entry in os.scandir(folder):
+        copy = f"{target}/{entry.name}"
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), copy)
+            continue
+        if entry.is_dir():
+            os.mkdir(copy)
+        else:
+            os.close(os.open(copy, os.O_CREAT | os.O_WRONLY, 0o644))
+        _mount(entry.path, copy, "", _MS_BIND | _MS_REC)
+
+
+def _pivot(root: str) -> None:
+    os.chdir(root)
+    _check(_libc.syscall(_pivot_root_number(), b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+    os.chdir("/")
+
+
+def _pivot_root_number() -> int:
+    return {"x86_64": 155, "aarch64": 41, "ppc64le": 203, "s390x": 217, "riscv64": 41}[os.uname().machine]
