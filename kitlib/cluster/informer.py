@@ -31,6 +31,8 @@ Handler = Callable[[str, Any, Any], None]
 Key = tuple[str, str]
 """Namespace (empty for a cluster-scoped object) and name."""
 
+Objects = list[Object]
+
 MIN_BACKOFF = 0.1
 MAX_BACKOFF = 5.0
 
@@ -118,7 +120,7 @@ class Informer:
         """Return one object, read-only, or None; the namespace of a cluster-scoped object is empty."""
         return self._objects.get(namespace or "", {}).get(name)
 
-    def list(self, namespace: str | None = None) -> list[Object]:
+    def list(self, namespace: str | None = None) -> Objects:
         """Return the objects of a namespace, or all, read-only."""
         if namespace is not None:
             return list(self._objects.get(namespace, {}).values())
@@ -132,15 +134,15 @@ class Informer:
         for obj in self.list():
             index.replace(key_of(obj), None, obj)
 
-    def indexed(self, name: str, value: str) -> list[Object]:
+    def indexed(self, name: str, value: str) -> Objects:
         """Return the objects with this value in the index."""
         return list(self._indexes[name].buckets.get(value, {}).values())
 
-    def owned_by(self, uid: str) -> list[Object]:
+    def owned_by(self, uid: str) -> Objects:
         """Return the objects that name this uid in their `ownerReferences`."""
         return self.indexed("owner", uid)
 
-    def select(self, namespace: str, selector: Mapping[str, Any] | None) -> list[Object]:
+    def select(self, namespace: str, selector: Mapping[str, Any] | None) -> Objects:
         """Return the objects of a namespace that a `LabelSelector` selects, found by a label index."""
         self.add_index("label", _labels)
         pairs = ((selector or {}).get("matchLabels") or {}).items()
@@ -160,7 +162,10 @@ class Informer:
 
     def observe(self, obj: Object) -> None:
         """Put an object that a write answered with into the cache, unless the cache has a newer one."""
-        if not any(self._selectors.values()) and self._namespace in (None, obj["metadata"].get("namespace")):
+        if any(self._selectors.values()) or self._namespace not in (None, obj["metadata"].get("namespace")):
+            return
+        passed = self.get(*key_of(obj)) is None and _version(obj) <= int(self._version or 0)
+        if not passed:  # else the watch has already seen the object's end
             self._apply("MODIFIED", obj)
 
     def observe_deleted(self, obj: Object) -> None:

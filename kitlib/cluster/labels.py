@@ -6,7 +6,7 @@ not the `-l` text of a list request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -39,9 +39,9 @@ def requirement_met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -
     return value is not None and _compare(operator, value, values)
 
 
-def _compare(operator: str, value: str, values: Any) -> bool:
+def _compare(operator: str, value: str, values: Sequence[str]) -> bool:
     try:
         left, right = int(value), int(values[0])
     except (ValueError, IndexError):
         return False
-    return left > right if operator == "Gt" else left < right
+    return bool(left > right if operator == "Gt" else left < right)
