@@ -76,7 +76,7 @@ def _with_suffix(value: Decimal, bases: list[tuple[str, Decimal]]) -> str:
 
 
 _DECIMAL_BASES = [(suffix, Decimal(1).scaleb(power)) for suffix, power in reversed(_DECIMAL.items())]
-_EXPONENT_BASES = [(f"e{power}" if power else "", base) for power, (_, base) in zip(range(18, -12, -3), _DECIMAL_BASES)]
+_EXPONENT_BASES = [(f"e{power}" if power else "", Decimal(1).scaleb(power)) for power in range(18, -12, -3)]
 _BINARY_BASES = [(suffix, Decimal(1 << power)) for suffix, power in reversed(_BINARY.items())] + [("", Decimal(1))]
 
 

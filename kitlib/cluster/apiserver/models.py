@@ -2,8 +2,8 @@
 
 Stands for the Go structs of k8s.io/api with their tags. Names, types, required fields and descriptions are those of the
 installed official client. Its model files are read as text, each when first needed: importing them would
-cost every control plane 45 MB and a second. What the client does not carry (which string is a quantity, which number has 64 bits,
-by which key a list merges) stands in the tables below, taken from the published OpenAPI document of Kubernetes 1.36.
+cost every control plane 45 MB and a second. What the client does not carry (which string is a quantity, which
+number has 64 bits, by which key a list merges) stands in the tables below: facts of Kubernetes 1.36's OpenAPI document.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Union
 
-Type = Union[str, tuple[str, "Type"]]
+Type = Union[str, tuple[str, "Type"]]  # noqa: UP007 (a recursive alias cannot be written with | in Python 3.10)
 """A scalar's name, a model's name, `("list", Type)` or `("map", Type)`."""
 
 SCALARS = frozenset(
@@ -79,7 +79,9 @@ _INT64 = frozenset(
     " terminationGracePeriodSeconds tolerationSeconds uid expirationSeconds".split()
 )
 _INT_OR_STRING = frozenset("maxSurge maxUnavailable minAvailable port targetPort".split())
-_MICRO_TIME = frozenset("EventSeries.lastObservedTime LeaseSpec.renewTime LeaseSpec.acquireTime Event.eventTime".split())
+_MICRO_TIME = frozenset(
+    "EventSeries.lastObservedTime LeaseSpec.renewTime LeaseSpec.acquireTime Event.eventTime".split()
+)
 _BYTES = frozenset("Secret.data ConfigMap.binaryData".split())
 
 _QUANTITIES = """
@@ -95,9 +97,10 @@ DeviceRequestAllocationResult consumedCapacity
 
 _LISTS = """
 conditions type; env name; volumeDevices devicePath; volumeMounts mountPath; containers name; initContainers name
-ephemeralContainers name; hostAliases ip; imagePullSecrets name; resourceClaims name; schedulingGates name; volumes name
-topologySpreadConstraints topologyKey topologyKey,whenUnsatisfiable; podIPs ip; resourceClaimStatuses name; webhooks name
-ownerReferences uid; finalizers set; podCIDRs set; matchConditions name; reservedFor uid; drivers name; claims - name
+ephemeralContainers name; hostAliases ip; imagePullSecrets name; resourceClaims name; schedulingGates name
+topologySpreadConstraints topologyKey topologyKey,whenUnsatisfiable; volumes name; podIPs ip; resourceClaimStatuses name
+webhooks name; ownerReferences uid; finalizers set; podCIDRs set; matchConditions name; reservedFor uid; drivers name
+claims - name
 Container.ports containerPort containerPort,protocol; EphemeralContainer.ports containerPort containerPort,protocol
 ServiceSpec.ports port port,protocol; NodeStatus.addresses type; Endpoint.addresses setonly; ServiceAccount.secrets name
 PodStatus.hostIPs ip -; JobStatus.conditions type -; ServiceAccount.imagePullSecrets - -; NamespaceSpec.finalizers - -
@@ -109,9 +112,9 @@ _RETAIN_KEYS = frozenset(
 )
 _ATOMIC_MODELS = frozenset(
     "CrossVersionObjectReference ConfigMapKeySelector EndpointAddress EndpointPort FileKeySelector LabelSelector"
-    " LocalObjectReference NodeSelector NodeSelectorTerm ObjectFieldSelector ObjectReference OwnerReference ResourceFieldSelector"
-    " RoleRef ScopeSelector SecretKeySelector SecretReference ServiceBackendPort Subject TopologySelectorTerm"
-    " TypedLocalObjectReference MatchResources NamedRuleWithOperations ParamKind ParamRef Variable".split()
+    " LocalObjectReference NodeSelector NodeSelectorTerm ObjectFieldSelector ObjectReference OwnerReference"
+    " ResourceFieldSelector RoleRef ScopeSelector SecretKeySelector SecretReference ServiceBackendPort Subject"
+    " TopologySelectorTerm TypedLocalObjectReference MatchResources NamedRuleWithOperations ParamKind ParamRef Variable".split()
 )
 _ATOMIC_FIELDS = frozenset("PodSpec.nodeSelector ServiceSpec.selector ReplicationControllerSpec.selector".split())
 _GRANULAR_FIELDS = frozenset(("PersistentVolumeSpec.claimRef",))
@@ -133,9 +136,8 @@ def _list_rule(words: list[str]) -> ListRule:
 
 _LIST_RULES = {name: _list_rule(words) for name, *words in _entries(_LISTS)}
 
-_SCALAR_NAMES = {
-    "str": "string", "int": "int32", "bool": "bool", "float": "float", "datetime": "time", "bytes": "bytes", "object": "any",
-}  # fmt: skip
+_SCALAR_NAMES = {"str": "string", "int": "int32", "bool": "bool", "float": "float"}
+_SCALAR_NAMES |= {"datetime": "time", "bytes": "bytes", "object": "any"}
 
 
 def _type(text: str, name: str, owner: str) -> Type:
@@ -157,7 +159,7 @@ def _special(scalar: str, name: str, path: str) -> str:
     return "micro-time" if scalar == "time" and path in _MICRO_TIME else scalar
 
 
-@lru_cache(maxsize=1)
+@cache
 def _folder() -> Path:
     spec = find_spec("kubernetes")
     if spec is None or not spec.submodule_search_locations:
@@ -193,7 +195,9 @@ def _pydantic_fields(source: str) -> dict[str, tuple[bool, str]]:
 
 
 _SETTER = re.compile(r"client_side_validation and (\w+) is None")
-_GETTER = re.compile(r'"""Gets the (\w+) of this \w+\.  # noqa: E501\n\n        (.*?)(?:  # noqa: E501)?\n\n        :return:', re.DOTALL)
+_GETTER = re.compile(
+    r'"""Gets the (\w+) of this \w+\.  # noqa: E501\n\n        (.*?)(?:  # noqa: E501)?\n\n        :return:', re.DOTALL
+)
 
 
 def _classic_fields(source: str, names: dict[str, str]) -> dict[str, tuple[bool, str]]:
@@ -224,7 +228,7 @@ def _field(name: str, text: str, required: bool, owner: str) -> Field:
     return Field(name, kind, required, rule.merge_key, rule.set, rule.map_keys, path in _RETAIN_KEYS, atomic)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> Model | None:
     """Return a model by the name of its class in the official client.
 
@@ -252,5 +256,5 @@ def load(name: str) -> Model | None:
 def descriptions(name: str) -> tuple[str, dict[str, str]]:
     """Return a model's own description and those of its fields; read anew each time, for nobody keeps them."""
     source = _source(name)
-    own = re.search(r'^class \w+\(BaseModel\):\n    """\n    (.*?)\n\n    Attributes:', source, re.MULTILINE | re.DOTALL)
+    own = re.search(r'^class \w+\(BaseModel\):\n    """\n    (.*?)\n\n    Attributes:', source, re.M | re.DOTALL)
     return own[1].strip() if own else "", {field: text for field, (_, text) in _details(source).items()}

@@ -12,11 +12,11 @@ import binascii
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from kitlib.cluster import quantity
-from kitlib.cluster.apiserver import models
+from kitlib.cluster.apiserver import errors, models
 from kitlib.cluster.apiserver.models import Model, Type
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object
@@ -29,8 +29,14 @@ Path = tuple[Any, ...]
 
 Decoder = Callable[[Any, Path, "list[str]"], Any]
 
-_GO_NAMES = {"int32": "int32", "int64": "int64", "float": "float64", "bool": "bool", "string": "string", "any": "interface {}"}
-_GO_NAMES |= {"time": "v1.Time", "micro-time": "v1.MicroTime", "quantity": "resource.Quantity", "bytes": "[]uint8"}
+_GO_NAMES = {"int32": "int32", "int64": "int64", "float": "float64", "bool": "bool", "string": "string"}
+_GO_NAMES |= {
+    "any": "interface {}",
+    "time": "v1.Time",
+    "micro-time": "v1.MicroTime",
+    "quantity": "resource.Quantity",
+    "bytes": "[]uint8",
+}
 _GO_NAMES |= {"int-or-string": "intstr.IntOrString"}
 
 
@@ -249,7 +255,7 @@ def _fill(rules: dict[str, tuple[type | None, Decoder, bool]], value: Object, pa
     return value
 
 
-@lru_cache(maxsize=None)
+@cache
 def _rules(name: str) -> dict[str, tuple[type | None, Decoder, bool]] | None:
     model = models.load(name)
     return None if model is None else {field.name: _rule(field, model) for field in model.fields.values()}
@@ -274,12 +280,6 @@ def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     return True
 
 
-def bad_request(message: str) -> ApiError:
-    """Return the 400 of a request that cannot be decoded."""
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    return ApiError({**status, "message": message, "reason": "BadRequest", "code": 400})
-
-
 def decode(kind: Kind, obj: Any, field_validation: str = "Strict") -> list[str]:
     """Decode an object in place: drop unknown and empty fields, store quantities and times in their canonical form.
 
@@ -298,9 +298,9 @@ def decode(kind: Kind, obj: Any, field_validation: str = "Strict") -> list[str]:
     try:
         warnings = unknown_fields(kind, obj)
     except DecodeError as error:
-        raise bad_request(f"{prefix}: {error}") from None
+        raise errors.bad_request(f"{prefix}: {error}") from None
     if warnings and field_validation == "Strict":
-        raise bad_request(f"{prefix}: strict decoding error: {', '.join(warnings)}")
+        raise errors.bad_request(f"{prefix}: strict decoding error: {', '.join(warnings)}")
     return warnings if field_validation == "Warn" else []
 
 
@@ -346,9 +346,7 @@ def decode_patched(kind: Kind, obj: Object, patch: Any, field_validation: str = 
 def _invalid_patch(patch: Any, text: str) -> ApiError:
     message = f"Invalid value: {go_quote(go_format(patch))}: {text}"
     cause = {"reason": "FieldValueInvalid", "message": message, "field": "patch"}
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    details = {"message": f' "" is invalid: patch: {message}', "details": {"causes": [cause]}}
-    return ApiError({**status, **details, "reason": "Invalid", "code": 422})
+    return ApiError(errors.status(422, "Invalid", f' "" is invalid: patch: {message}', {"causes": [cause]}))
 
 
 def go_format(value: Any) -> str:
