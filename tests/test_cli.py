@@ -1,0 +1,170 @@
+"""Bad input to the `kit` command: one line that names the mend, exit code 2, nothing half-started."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import EmbeddedCluster, eventually, processes_of
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("kit: ")
+    for word in words:
+        assert word in lines[0]
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["up", "--nodes", "0"], ["--nodes 0", "1 to"]),
+        (["up", "--nodes", "-1"], ["--nodes -1"]),
+        (["up", "--nodes", "x"], ["--nodes", "integer"]),
+        (["up", "--gpus", "-2"], ["--gpus -2"]),
+        (["up", "--hollow", "-1"], ["--hollow -1"]),
+        (["up", "--port", "70000"], ["--port 70000"]),
+        (["nosuch"], ["nosuch", "kit --help"]),
+        (["train", "--preset", "huge"], ["huge", "tiny"]),
+        (["train", "--workers", "0"], ["workers"]),
+        (["train", "--workers", "-1"], ["workers"]),
+        (["train", "--steps", "0"], ["steps"]),
+        (["run", "77"], ["77"]),
+        (["kubeconfig"], ["kit up"]),
+        (["node", "kill", "node-1"], ["kit up"]),
+    ],
+)
+def test_bad_arguments_are_one_line_and_start_nothing(
+    own_cluster: EmbeddedCluster, arguments: list[str], words: list[str]
+) -> None:
+    assert_one_line(own_cluster.kit(*arguments, code=2), *words)
+    assert own_cluster.status()["engine"] is None
+
+
+def test_a_busy_port_is_named(own_cluster: EmbeddedCluster) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        assert_one_line(own_cluster.kit("up", "--port", port, code=2), port, "--port")
+    assert own_cluster.status()["engine"] is None
+
+
+def test_a_kit_home_that_cannot_be_written_is_named(own_cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    own_cluster.env["KIT_HOME"] = str(file / "home")
+    assert_one_line(own_cluster.kit("up", code=2), str(file), "KIT_HOME")
+
+
+def test_a_full_disk_is_named(own_cluster: EmbeddedCluster) -> None:
+    full = Path("/dev/full")
+    assert full.exists(), "this test needs Linux"
+    (own_cluster.home / ".probe").symlink_to(full)
+    assert_one_line(own_cluster.kit("up", code=2), "No space left", "free some space")
+    assert own_cluster.status()["engine"] is None
+
+
+@pytest.mark.parametrize("name", ["state.db", "cluster.json"])
+def test_a_corrupt_state_file_is_named_and_can_be_forgotten(own_cluster: EmbeddedCluster, name: str) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    mark = own_cluster.cluster_id()
+    own_cluster.kit("down")
+    for path in own_cluster.home.glob(f"{name}*"):
+        path.write_bytes(b"this is no state file" * 4096)
+    assert_one_line(own_cluster.kit("up", code=2), name, "kit down --purge")
+    assert not processes_of(mark)
+    own_cluster.kit("down", "--purge")
+    own_cluster.kit("up", "--nodes", "1")
+
+
+def test_a_second_up_finds_the_first_and_another_shape_is_refused(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "2")
+    pid = own_cluster.pid("supervisor")
+    assert "already running" in own_cluster.kit("up").stdout
+    assert_one_line(own_cluster.kit("up", "--nodes", "3", code=2), "2 nodes", "kit down")
+    assert own_cluster.pid("supervisor") == pid
+
+
+def test_two_ups_at_once_start_one_cluster(own_cluster: EmbeddedCluster) -> None:
+    from conftest import KIT
+
+    pair = [
+        subprocess.Popen([*KIT, "up", "--nodes", "1", "--json"], env=own_cluster.env, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    answers = [json.loads(process.communicate(timeout=120)[0]) for process in pair]
+    assert sorted(answer["started"] for answer in answers) == [False, True]
+    assert answers[0]["server"] == answers[1]["server"]
+
+
+def test_status_follows_the_contract(cluster: EmbeddedCluster) -> None:
+    state = cluster.status()
+    assert state.keys() == {"engine", "version", "server", "kubeconfig", "nodes", "processes", "memory_mb"}
+    assert state["engine"] == "embedded"
+    assert state["nodes"] == [
+        {"name": f"node-{n}", "ready": True, "gpus": 1, "simulated": state["nodes"][0]["simulated"]} for n in (1, 2, 3)
+    ]
+    assert all(process.keys() == {"name", "pid", "pss_mb"} for process in state["processes"])
+    assert state["memory_mb"] == pytest.approx(sum(p["pss_mb"] for p in state["processes"]), abs=0.1)
+
+
+def test_an_unknown_node_is_named(cluster: EmbeddedCluster) -> None:
+    assert_one_line(cluster.kit("node", "kill", "node-9", code=2), "node-9", "node-1")
+
+
+def test_state_and_kubeconfig_are_readable_by_their_owner_alone(cluster: EmbeddedCluster) -> None:
+    assert stat.S_IMODE(cluster.home.stat().st_mode) == 0o700
+    for path in [cluster.home / "kubeconfig", *(cluster.home / "pki").iterdir()]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    for folder in ("pki", "logs", "nodes"):
+        assert stat.S_IMODE((cluster.home / folder).stat().st_mode) == 0o700
+
+
+def test_every_socket_of_the_cluster_is_on_loopback_only(cluster: EmbeddedCluster) -> None:
+    import psutil
+
+    sockets = [c for p in cluster.status()["processes"] for c in psutil.Process(p["pid"]).net_connections("inet")]
+    listening = [c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert all(address.startswith("127.") for address in listening), listening
+
+
+def test_the_users_own_kubeconfig_is_touched_on_request_only(cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    cluster.kit("status")
+    target = tmp_path / ".kube" / "config"
+    merged = EmbeddedCluster(cluster.home, {**cluster.env, "HOME": str(tmp_path)})
+    merged.kit("kubeconfig")
+    assert not target.exists()
+    target.parent.mkdir()
+    target.write_text(json.dumps({"current-context": "work", "contexts": [{"name": "work", "context": {}}]}))
+    merged.kit("kubeconfig", "--merge")
+    merged.kit("kubeconfig", "--merge")
+    env = {**os.environ, "KUBECONFIG": str(target)}
+    names = subprocess.run(["kubectl", "config", "get-contexts", "-o", "name"], env=env, capture_output=True, text=True)
+    assert names.stdout.split() == ["kit", "work"]
+    current = subprocess.run(["kubectl", "config", "current-context"], env=env, capture_output=True, text=True)
+    assert current.stdout.strip() == "work"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_doctor_finds_nothing_wrong_with_a_running_cluster(cluster: EmbeddedCluster) -> None:
+    findings = json.loads(cluster.kit("doctor", "--json").stdout)
+    assert {finding["subject"] for finding in findings} >= {"Python", "kubectl", "memory", "GPU", "cluster"}
+    assert all(finding["level"] in ("ok", "warn") for finding in findings)
+
+
+def test_a_kubeconfig_that_points_nowhere_is_named(own_cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("apiVersion: v1\nkind: Config\n")
+    env = {**own_cluster.env, "KUBECONFIG": str(config), "KIT_CLUSTER": "context:nowhere"}
+    asked = EmbeddedCluster(own_cluster.home, env)
+    assert_one_line(asked.kit("train", code=2), "nowhere")
+    assert eventually(lambda: own_cluster.status()["engine"] is None)

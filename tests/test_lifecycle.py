@@ -1,0 +1,192 @@
+"""What is killed comes back or fails clearly; what is acknowledged stays; what is stopped is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from conftest import KIT, EmbeddedCluster, eventually, processes_of
+
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web"},
+    "spec": {
+        "replicas": 3,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "web", "image": "gcr.io/google-samples/kubernetes-bootcamp:v1"}],
+            },
+        },
+    },
+}
+
+
+def running_pods(cluster: EmbeddedCluster) -> dict[str, str]:
+    """Return uid -> node of the Pods that are Ready and not on their way out."""
+    ready = {}
+    for pod in cluster.get("pods", "-l", "app=web")["items"]:
+        conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
+        if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+            ready[pod["metadata"]["uid"]] = pod["spec"]["nodeName"]
+    return ready
+
+
+def start_web(cluster: EmbeddedCluster) -> dict[str, str]:
+    cluster.apply(DEPLOYMENT)
+    return eventually(lambda: (pods := running_pods(cluster)) and len(pods) == 3 and pods)
+
+
+def assert_nothing_left(cluster: EmbeddedCluster, mark: str, ports: list[tuple[str, int]]) -> None:
+    assert not processes_of(mark)
+    for address in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+
+
+def listening(cluster: EmbeddedCluster) -> list[tuple[str, int]]:
+    found = set()
+    for process in processes_of(cluster.cluster_id()):
+        found |= {tuple(c.laddr) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return sorted(found)
+
+
+def test_down_leaves_no_process_no_port_and_no_file(own_cluster: EmbeddedCluster) -> None:
+    before = set(Path("/tmp").iterdir()) | set(Path("/dev/shm").iterdir())
+    own_cluster.kit("up")
+    start_web(own_cluster)
+    mark, ports = own_cluster.cluster_id(), listening(own_cluster)
+    assert len(processes_of(mark)) >= 8 and len(ports) >= 7
+    own_cluster.kit("down", "--purge")
+    assert_nothing_left(own_cluster, mark, ports)
+    assert not own_cluster.home.exists()
+    mine = {path for path in set(Path("/tmp").iterdir()) | set(Path("/dev/shm").iterdir()) if mark in path.name}
+    assert not mine - before
+
+
+def test_a_killed_control_plane_comes_back_with_every_acknowledged_write(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up")
+    pods = start_web(own_cluster)
+    for round_number in range(3):
+        written = [f"w{round_number}-{n}" for n in range(5)]
+        for name in written:
+            own_cluster.kubectl("create", "configmap", name)
+        os.kill(own_cluster.pid("control-plane"), signal.SIGKILL)
+        names = [item["metadata"]["name"] for item in own_cluster.get("configmaps")["items"]]
+        assert set(written) <= set(names)
+    assert eventually(lambda: running_pods(own_cluster).keys() == pods.keys()), "running Pods are adopted"
+
+
+def test_a_crashed_kubelet_comes_back_and_adopts_its_running_pods(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    pods = start_web(own_cluster)
+    containers = {p.pid for p in processes_of(own_cluster.cluster_id())}
+    own_cluster.kit("node", "stop", "node-1")
+    own_cluster.kit("node", "start", "node-1")
+    eventually(lambda: all(node["ready"] for node in own_cluster.status()["nodes"]))
+    assert eventually(lambda: running_pods(own_cluster).keys() == pods.keys())
+    assert len(containers & {p.pid for p in processes_of(own_cluster.cluster_id())}) >= 5
+
+
+def test_a_killed_node_loses_its_pods_which_come_back_elsewhere(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up")
+    pods = start_web(own_cluster)
+    victim = next(iter(pods.values()))
+    os.kill(own_cluster.pid(f"kubelet-{victim}"), signal.SIGKILL)
+    eventually(lambda: not any(n["ready"] for n in own_cluster.status()["nodes"] if n["name"] == victim))
+    moved = eventually(lambda: len(now := running_pods(own_cluster)) == 3 and victim not in now.values() and now)
+    assert moved
+    own_cluster.kit("node", "start", victim)
+    eventually(lambda: all(node["ready"] for node in own_cluster.status()["nodes"]))
+    eventually(lambda: len(own_cluster.get("pods")["items"]) == 3)
+
+
+def test_a_killed_supervisor_takes_everything_with_it_and_up_brings_it_back(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up")
+    start_web(own_cluster)
+    mark = own_cluster.cluster_id()
+    os.kill(own_cluster.pid("supervisor"), signal.SIGKILL)
+    eventually(lambda: not processes_of(mark))
+    assert own_cluster.status()["engine"] is None
+    own_cluster.kit("up")
+    eventually(lambda: len(running_pods(own_cluster)) == 3)
+
+
+def test_everything_killed_at_once_is_swept_by_down(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "2")
+    start_web(own_cluster)
+    mark, ports = own_cluster.cluster_id(), listening(own_cluster)
+    for process in own_cluster.status()["processes"]:
+        os.kill(process["pid"], signal.SIGKILL)
+    own_cluster.kit("down")
+    assert_nothing_left(own_cluster, mark, ports)
+
+
+def test_a_killed_kit_command_takes_the_cluster_that_it_started(own_cluster: EmbeddedCluster) -> None:
+    command = subprocess.Popen(
+        [*KIT, "train", "--steps", "100000", "--out", str(own_cluster.home / "out")],
+        env=own_cluster.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    eventually(lambda: any("worker.py" in " ".join(p.cmdline()) for p in processes_of(own_cluster.cluster_id())))
+    mark = own_cluster.cluster_id()
+    command.kill()
+    command.wait()
+    eventually(lambda: not processes_of(mark))
+
+
+def test_a_killed_notebook_kernel_leaves_the_cluster_in_order(own_cluster: EmbeddedCluster) -> None:
+    script = "import kitlib, time; kitlib.connect('01'); print('connected', flush=True); time.sleep(600)"
+    kernel = subprocess.Popen([sys.executable, "-c", script], env=own_cluster.env, stdout=subprocess.PIPE, text=True)
+    assert kernel.stdout is not None
+    assert any("connected" in line for line in kernel.stdout)
+    kernel.kill()
+    kernel.wait()
+    own_cluster.kubectl("get", "nodes")
+    mark, ports = own_cluster.cluster_id(), listening(own_cluster)
+    own_cluster.kit("down")
+    assert_nothing_left(own_cluster, mark, ports)
+
+
+def test_a_stopped_cluster_starts_again_where_it_was(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "2")
+    start_web(own_cluster)
+    server = own_cluster.status()["server"]
+    own_cluster.kit("down")
+    own_cluster.kit("up", "--nodes", "3")
+    assert own_cluster.status()["server"] == server
+    eventually(lambda: len(running_pods(own_cluster)) == 3)
+    own_cluster.kit("down")
+    own_cluster.kit("up", "--nodes", "1")
+    assert [n["metadata"]["name"] for n in own_cluster.get("nodes")["items"]] == ["node-1"]
+    eventually(lambda: set(running_pods(own_cluster).values()) == {"node-1"} and len(running_pods(own_cluster)) == 3)
+
+
+def test_two_clusters_live_side_by_side(cluster: EmbeddedCluster, own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    own_cluster.apply(DEPLOYMENT)
+    eventually(lambda: len(running_pods(own_cluster)) == 3)
+    assert not cluster.get("deployments")["items"]
+    own_cluster.kit("down", "--purge")
+    assert cluster.status()["engine"] == "embedded"
+
+
+def test_hollow_nodes_run_nothing_and_say_so(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1", "--hollow", "20")
+    assert len(own_cluster.get("nodes")["items"]) == 21
+    own_cluster.apply({**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], "replicas": 40}})
+    pods = eventually(lambda: len(now := running_pods(own_cluster)) == 40 and now)
+    assert len(set(pods.values())) > 15
+    events = json.dumps(own_cluster.get("events"))
+    assert "runs nothing" in events or "nothing runs" in events
