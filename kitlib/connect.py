@@ -113,9 +113,12 @@ def _refuse_production(name: str, confirm: str | None) -> None:
 
 def _embedded() -> dict[str, Any]:
     """Start the embedded cluster unless it runs, and return its kubeconfig."""
-    from kitlib.cluster import local
+    from kitlib.cluster import bootstrap, local
 
-    local.up()
+    try:
+        local.up()
+    except bootstrap.ClusterError as error:
+        raise KitError(f"The embedded cluster did not start: {error}.") from error
     config: dict[str, Any] = read_kubeconfigs(str(local.kubeconfig_path()))
     return single_context(config, str(config["current-context"]))
 
@@ -189,9 +192,7 @@ def single_context(config: dict[str, Any], name: str) -> dict[str, Any]:
     return _kubeconfig(name, parts["cluster"], parts["user"], contexts[name].get("namespace"))
 
 
-def _kubeconfig(
-    name: str, cluster: dict[str, Any], user: dict[str, Any], namespace: str | None
-) -> dict[str, Any]:
+def _kubeconfig(name: str, cluster: dict[str, Any], user: dict[str, Any], namespace: str | None) -> dict[str, Any]:
     context = {"cluster": name, "user": name, **({"namespace": namespace} if namespace else {})}
     return {
         "apiVersion": "v1",

@@ -1,0 +1,43 @@
+"""Chapter 00: first looks at a cluster, and how checks work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kitlib.course.exercise import exercise
+from kitlib.course.look import read, require
+
+
+@exercise(
+    "00.1",
+    "Count the nodes",
+    hints=[
+        "`kubectl get` followed by the name of a kind lists all objects of that kind.",
+        "Run `%kubectl get nodes` and count the lines below the heading.",
+    ],
+    solution='answer = len(cluster.core.list_node().items)\ncourse.check("00.1", answer)',
+    needs_answer=True,
+)
+def count_nodes(cluster: Any, answer: Any) -> str:
+    """The answer is the number of nodes."""
+    count = len(cluster.core.list_node().items)
+    require(isinstance(answer, int), f"The answer is a number, not {answer!r}.")
+    require(answer == count, f"The cluster does not have {answer} node(s). Count once more.")
+    return f"This cluster has {count} node(s)."
+
+
+@exercise(
+    "00.2",
+    "Your first object",
+    hints=[
+        "A ConfigMap is made with `kubectl create configmap NAME --from-literal=KEY=VALUE`.",
+        "The name is `hello`, the key is `learner`, the value is up to you.",
+    ],
+    solution="%kubectl create configmap hello --from-literal=learner=Ada",
+)
+def first_object(cluster: Any, answer: Any) -> str:
+    """A ConfigMap `hello` has a key `learner`."""
+    found = read(cluster.core.read_namespaced_config_map, "ConfigMap", "hello", cluster.namespace)
+    name = (found.data or {}).get("learner")
+    require(name, "The ConfigMap `hello` exists, but it has no key `learner`.")
+    return f"Welcome, {name}. The cluster stores your first object."
