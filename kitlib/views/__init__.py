@@ -10,12 +10,14 @@ from kitlib.views.load import Answer, RequestLoop
 from kitlib.views.map import ClusterMap, cluster_map
 from kitlib.views.picture import Picture
 from kitlib.views.plots import load_spread, rollout, scale_timeline
+from kitlib.views.scale import ScaleLog
 
 __all__ = [
     "Answer",
     "ClusterMap",
     "Picture",
     "RequestLoop",
+    "ScaleLog",
     "cluster_map",
     "load_spread",
     "rollout",

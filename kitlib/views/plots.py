@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from kitlib.views.load import RequestLoop
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kitlib.views.load import Answer, RequestLoop, ask, count
 from kitlib.views.picture import Picture
+
+SHADES = (("#0072b2", ""), ("#e69f00", "//"), ("#8fd0b5", "xx"), ("#5b3a6e", ".."), ("#b0b0b0", "\\\\"))
+"""Fill and hatch: told apart in colour, in grey and in print."""
+FAILED = "#c0392b"
+INK = "#333333"
 
 
 def load_spread(source: str | Mapping[str, int], requests: int = 100) -> Picture:
@@ -16,9 +26,36 @@ def load_spread(source: str | Mapping[str, int], requests: int = 100) -> Picture
         requests: How many requests to send when `source` is a URL.
 
     Returns:
-        Bars with one Pod each; `.alt` says the same in words.
+        One bar per Pod; `.alt` says the same in words.
+
+    Raises:
+        ConnectionError: The URL gave no good answer at all.
     """
-    raise NotImplementedError
+    counts = _asked(source, requests) if isinstance(source, str) else dict(source)
+    total = sum(counts.values())
+    figure, axes = _axes(1.0 + 0.42 * max(1, len(counts)))
+    for row, answers in enumerate(counts.values()):
+        fill, hatch = SHADES[row % len(SHADES)]
+        axes.barh(row, answers, color=fill, hatch=hatch, edgecolor="white")
+        axes.annotate(f" {answers} ({answers / max(1, total):.0%})", (answers, row), va="center", color=INK)
+    axes.set_yticks(range(len(counts)), list(counts))
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    if len(counts) > 1:
+        axes.axvline(total / len(counts), color=INK, linestyle=":", label="even share")
+        axes.legend(loc="lower right", frameon=False)
+    axes.set_xlabel("answers (number of requests)")
+    axes.set_title(f"{total} requests, answered by {_plural(len(counts), 'Pod')}", loc="left")
+    shares = ", ".join(f"{pod} {answers}" for pod, answers in counts.items())
+    return Picture(figure, f"Who answered {total} requests: {shares or 'nobody'}.")
+
+
+def _asked(url: str, requests: int) -> dict[str, int]:
+    answers = [ask(url) for _ in range(requests)]
+    counts = count(answers, "pod")
+    if not counts:
+        raise ConnectionError(f"{url} gave no good answer; the last one: {answers[-1].text if answers else 'none'}")
+    return counts
 
 
 def rollout(loop: RequestLoop, title: str = "") -> Picture:
@@ -31,17 +68,104 @@ def rollout(loop: RequestLoop, title: str = "") -> Picture:
     Returns:
         Requests per second by version, failures apart, and the loop's marks as labelled lines.
     """
-    raise NotImplementedError
+    answers, failed = list(loop.answers), len(loop.failed)
+    width = _bin_width(loop.duration)
+    bins = max(1, math.ceil(loop.duration / width))
+    figure, axes = _axes(3.4)
+    floor = [0.0] * bins
+    for row, (version, number) in enumerate(loop.counts("version").items()):
+        label = f"v={version}: {number} answered" if version[0] != "(" else f"{number} answered"
+        floor = _stack(axes, floor, _rates(answers, version, width, bins), width, *SHADES[row % len(SHADES)], label)
+    _stack(axes, floor, _rates(answers, None, width, bins), width, FAILED, "XX", f"failed: {failed}")
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, top * 1.25)
+    _marks(axes, loop.marks, top)
+    axes.set_xlim(0, max(width, loop.duration))
+    axes.set_xlabel("time since the loop began (s)")
+    axes.set_ylabel("requests per second (1/s)")
+    axes.set_title(title or f"{len(answers) - failed} requests answered, {failed} failed", loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return Picture(figure, _rollout_words(loop, answers, failed))
+
+
+def _rollout_words(loop: RequestLoop, answers: list[Answer], failed: int) -> str:
+    parts = [f"{len(answers) - failed} requests answered and {failed} failed in {loop.duration:.1f} s"]
+    for version in loop.counts("version"):
+        times = [answer.time for answer in answers if answer.ok and (answer.version or "(not told)") == version]
+        parts.append(f"version {version} answered {len(times)} from {min(times):.1f} s to {max(times):.1f} s")
+    parts += [f"{label} at {moment:.1f} s" for moment, label in loop.marks]
+    return "; ".join(parts) + "."
+
+
+def _bin_width(duration: float) -> float:
+    """Return a round width that gives about 60 bins."""
+    return next((width for width in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if duration / width <= 60), 60.0)
+
+
+def _rates(answers: list[Answer], version: str | None, width: float, bins: int) -> list[float]:
+    """Return requests per second in each bin: of one version, or the failed ones (None)."""
+    rates = [0.0] * bins
+    for answer in answers:
+        if (answer.version or "(not told)") == version if answer.ok else version is None:
+            rates[min(bins - 1, int(answer.time / width))] += 1 / width
+    return rates
+
+
+def _stack(
+    axes: Axes, floor: list[float], rates: list[float], width: float, fill: str, hatch: str, label: str
+) -> list[float]:
+    places = [number * width for number in range(len(rates))]
+    axes.bar(
+        places, rates, width, bottom=floor, align="edge", color=fill, hatch=hatch, edgecolor="white",
+        linewidth=0.2, label=label,
+    )  # fmt: skip
+    return [low + rate for low, rate in zip(floor, rates, strict=True)]
+
+
+def _marks(axes: Axes, marks: Sequence[tuple[float, str]], top: float) -> None:
+    for number, (moment, label) in enumerate(marks):
+        axes.axvline(moment, color=INK, linestyle="--", linewidth=1.2)
+        axes.annotate(
+            f" {label}", (moment, top * (1.17 - 0.09 * (number % 3))), color=INK, fontsize=9, va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
+        )  # fmt: skip
 
 
 def scale_timeline(samples: Sequence[tuple[float, int, int]], title: str = "") -> Picture:
     """Show how the ready Pods follow the wanted number.
 
     Args:
-        samples: Triples of seconds, wanted replicas, ready replicas.
+        samples: Triples of seconds, wanted replicas, ready replicas, such as `ScaleLog.samples`.
         title: Heading of the figure.
 
     Returns:
         Two step lines over time.
+
+    Raises:
+        ValueError: There are no samples.
     """
-    raise NotImplementedError
+    if not samples:
+        raise ValueError("no samples: nothing was recorded")
+    times, wanted, ready = ([sample[column] for sample in samples] for column in range(3))
+    figure, axes = _axes(2.8)
+    axes.step(times, wanted, where="post", color=INK, linestyle="--", linewidth=1.6, label="wanted replicas")
+    axes.step(times, ready, where="post", color=SHADES[0][0], linewidth=3, alpha=0.75, label="ready replicas")
+    axes.set_ylim(bottom=0, top=max(*wanted, *ready, 1) * 1.15)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("Pods (number)")
+    axes.set_title(title or "Wanted and ready replicas", loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    changes = [f"{want} wanted, {have} ready at {moment:.1f} s" for moment, want, have in samples]
+    return Picture(figure, f"{title or 'Wanted and ready replicas'}: {'; '.join(changes)}.")
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
