@@ -1,0 +1,23 @@
+"""What a learner types and sees is what a real Kubernetes shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import EmbeddedCluster
+from reference.replay import replay
+
+TRANSCRIPT = Path(__file__).parent / "kubectl.json"
+ALIKE_AT_LEAST = 82
+"""A real cluster scores 83 of 92 against itself, because some lines depend on timing."""
+
+
+@pytest.mark.timeout(600)
+def test_kubectl_answers_as_on_a_real_cluster(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1", "--gpus", "0")
+    answers = list(replay(TRANSCRIPT, own_cluster.env))
+    assert not [answer for answer in answers if not answer.exit_alike]
+    different = [answer for answer in answers if not answer.alike]
+    shown = "\n".join(f"{a.number} {a.command[:90]!r}\n  - {a.missing}\n  + {a.unexpected}" for a in different)
+    assert len(answers) - len(different) >= ALIKE_AT_LEAST, shown
