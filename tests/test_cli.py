@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import EmbeddedCluster, eventually, processes_of
+from harness import EmbeddedCluster, eventually, processes_of
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -94,7 +94,7 @@ def test_a_second_up_finds_the_first_and_another_shape_is_refused(own_cluster: E
 
 
 def test_two_ups_at_once_start_one_cluster(own_cluster: EmbeddedCluster) -> None:
-    from conftest import KIT
+    from harness import KIT
 
     pair = [
         subprocess.Popen([*KIT, "up", "--nodes", "1", "--json"], env=own_cluster.env, stdout=subprocess.PIPE)

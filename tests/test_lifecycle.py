@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import psutil
-from conftest import KIT, EmbeddedCluster, eventually, processes_of
+from harness import KIT, EmbeddedCluster, eventually, processes_of
 
 DEPLOYMENT = {
     "apiVersion": "apps/v1",

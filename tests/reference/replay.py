@@ -1,7 +1,7 @@
 """Replays recorded kubectl commands on a cluster and tells which answers are alike.
 
-`kubectl.json` holds what a real Kubernetes 1.36.2 answered. An answer is alike when the exit code is the recorded one and
-the output, with names, ages, addresses, times and ports replaced by marks, has the recorded set of lines.
+`kubectl.json` holds what a real Kubernetes 1.36.2 answered. An answer is alike when the exit code is the recorded
+one and the output, with names, ages, addresses, times and ports replaced by marks, has the recorded set of lines.
 """
 
 from __future__ import annotations

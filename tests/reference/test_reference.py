@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import EmbeddedCluster
+from harness import EmbeddedCluster
 from reference.replay import replay
 
 TRANSCRIPT = Path(__file__).parent / "kubectl.json"

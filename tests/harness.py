@@ -1,0 +1,103 @@
+"""What tests ask of an embedded cluster, from a shell's side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+KIT = [sys.executable, "-m", "kitlib.cli"]
+
+
+@dataclass
+class EmbeddedCluster:
+    """One KIT_HOME and the commands that work on it.
+
+    Attributes:
+        home: The KIT_HOME.
+        env: Environment of every command: KIT_HOME, KUBECONFIG, and a HOME of its own.
+    """
+
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def kit(self, *arguments: str, code: int | None = 0, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """Run a `kit` command and assert its exit code (None: any)."""
+        return _run([*KIT, *arguments], self.env, code, timeout)
+
+    def kubectl(
+        self, *arguments: str, code: int | None = 0, stdin: str | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a `kubectl` command and assert its exit code (None: any)."""
+        return _run(["kubectl", *arguments], self.env, code, timeout, stdin)
+
+    def get(self, *arguments: str) -> dict:
+        """Return what `kubectl get ... -o json` prints."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
+
+    def apply(self, *objects: dict) -> None:
+        """Apply objects given as dicts."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.kubectl("apply", "-f", "-", stdin=text)
+
+    def status(self) -> dict:
+        """Return `kit status --json`."""
+        return json.loads(self.kit("status", "--json").stdout)
+
+    def pid(self, name: str) -> int:
+        """Return the process id of one of the cluster's processes, such as `control-plane`."""
+        return next(p["pid"] for p in self.status()["processes"] if p["name"] == name)
+
+    def cluster_id(self) -> str:
+        """Return the mark that every process of this cluster carries."""
+        return json.loads((self.home / "cluster.json").read_text())["cluster"]["cluster_id"]
+
+
+def _run(
+    argv: list[str], env: dict[str, str], code: int | None, timeout: float, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, timeout=timeout)
+    shown = f"{' '.join(argv[:8])}\nexit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert code is None or done.returncode == code, shown
+    return done
+
+
+def processes_of(cluster_id: str) -> list[psutil.Process]:
+    """Return the living processes that carry a cluster's mark, by the same means as an outsider would."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get("KIT_CLUSTER_ID")
+            if mark == cluster_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def eventually(what: Callable[[], object], limit: float = 60, every: float = 0.1) -> object:
+    """Return the first true value of `what`; fail with its last value or error after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            last = what()
+            if last:
+                return last
+        except (AssertionError, KeyError, IndexError, LookupError) as error:
+            last = error
+        time.sleep(every)
+    raise AssertionError(f"not within {limit} s; last seen: {last!r}")
+
+
+def environment(home: Path, user_home: Path) -> dict[str, str]:
+    """Return the environment of a shell that knows this KIT_HOME and nothing else of the kit or of Kubernetes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KIT_", "KUBE"))}
+    return {**kept, "KIT_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig"), "HOME": str(user_home)}
