@@ -7,6 +7,7 @@ needs them, so that `kit` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from kitlib.cluster import local
-from kitlib.cluster.bootstrap import ClusterError
+from kitlib.errors import KitError
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 keep = click.option("--keep", is_flag=True, help="Leave a cluster that this command started running.")
@@ -34,7 +35,7 @@ def main() -> None:
         sys.exit(2)
     except click.ClickException as error:
         _fail(f"{error.format_message()} (see `kit --help`)")
-    except ClusterError as error:
+    except KitError as error:
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
@@ -195,10 +196,12 @@ def run(chapters: tuple[str, ...], out: Path, fast: bool, keep: bool) -> None:
 
 
 def _on_cluster(work: Callable[[], int], keep: bool) -> int:
-    """Run work with KUBECONFIG set to the embedded cluster; stop the cluster afterwards if this started it.
+    """Run work with KUBECONFIG set to the cluster that KIT_CLUSTER names; without it, to the embedded one.
 
-    Unless `keep`, a cluster that this started ends with this process, also when the process is killed.
+    An embedded cluster that this had to start is stopped afterwards, also when this process is killed; unless `keep`.
     """
+    if os.environ.get("KIT_CLUSTER", "embedded") != "embedded":
+        return _on_other_cluster(work)
     state = local.up(owned=not keep)
     os.environ["KUBECONFIG"] = state["kubeconfig"]
     try:
@@ -206,6 +209,14 @@ def _on_cluster(work: Callable[[], int], keep: bool) -> int:
     finally:
         if state["started"] and not keep:
             local.down()
+
+
+def _on_other_cluster(work: Callable[[], int]) -> int:
+    import kitlib
+
+    with contextlib.redirect_stdout(sys.stderr):
+        kitlib.connect("shell")
+    return work()
 
 
 @kit.command()

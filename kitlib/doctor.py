@@ -15,7 +15,8 @@ import psutil
 
 from kitlib.cluster import local
 from kitlib.cluster.bootstrap import ClusterError, count_real_gpus
-from kitlib.cluster.config import REAL_TIMES, Settings, kit_home
+from kitlib.cluster.config import REAL_TIMES, Settings
+from kitlib.home import kit_home
 
 
 @dataclass

@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 
 from kitlib.cluster.config import ClusterConfig, NodeConfig, from_json
+from kitlib.errors import KitError
 
 
-class ClusterError(Exception):
+class ClusterError(KitError):
     """The cluster can't be started, found or changed; the message names the mend."""
 
 

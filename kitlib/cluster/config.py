@@ -7,12 +7,9 @@ should not wait five minutes for an eviction. Every field carries the name of th
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 KUBERNETES_VERSION = "v1.36.2"
 """The release of Kubernetes whose behaviour the embedded cluster follows."""
@@ -142,12 +139,6 @@ class NodeConfig:
         if self.cluster.loopback == "single":
             return "127.0.0.1"
         return f"127.{self.cluster.block}.0.{self.index}"
-
-
-def kit_home() -> Path:
-    """Return the folder that holds a cluster's state: `$KIT_HOME`, else the user's state folder."""
-    configured = os.environ.get("KIT_HOME")
-    return Path(configured).expanduser().absolute() if configured else Path(platformdirs.user_state_dir("kit"))
 
 
 def to_json(config: ClusterConfig) -> dict[str, Any]:

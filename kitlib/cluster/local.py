@@ -35,7 +35,8 @@ from kitlib.cluster.bootstrap import (
     write_credentials,
     write_private,
 )
-from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, kit_home, to_json
+from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, to_json
+from kitlib.home import kit_home
 
 Status = dict[str, Any]
 MAX_NODES = 100
