@@ -114,7 +114,8 @@ _ATOMIC_MODELS = frozenset(
     "CrossVersionObjectReference ConfigMapKeySelector EndpointAddress EndpointPort FileKeySelector LabelSelector"
     " LocalObjectReference NodeSelector NodeSelectorTerm ObjectFieldSelector ObjectReference OwnerReference"
     " ResourceFieldSelector RoleRef ScopeSelector SecretKeySelector SecretReference ServiceBackendPort Subject"
-    " TopologySelectorTerm TypedLocalObjectReference MatchResources NamedRuleWithOperations ParamKind ParamRef Variable".split()
+    " TopologySelectorTerm TypedLocalObjectReference MatchResources NamedRuleWithOperations ParamKind ParamRef"
+    " Variable".split()
 )
 _ATOMIC_FIELDS = frozenset("PodSpec.nodeSelector ServiceSpec.selector ReplicationControllerSpec.selector".split())
 _GRANULAR_FIELDS = frozenset(("PersistentVolumeSpec.claimRef",))
