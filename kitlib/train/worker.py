@@ -49,14 +49,14 @@ class Config:
     preset: str = "tiny"
     run: str = "local"  # name of the run, copied into every record
     steps: int = 100  # optimizer steps
-    batch_size: int = 8  # sequences per rank and micro-batch
+    batch_size: int = 16  # sequences per rank and micro-batch
     grad_accum: int = 1  # micro-batches per rank and step; only the last one talks to the other ranks
-    block_size: int = 128  # bytes per sequence
+    block_size: int = 64  # bytes per sequence
     n_layer: int = 4
     n_head: int = 4
     n_embd: int = 128
     vocab_size: int = 256
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
     grad_clip: float = 1.0
     data_bytes: int = 4_000_000  # bytes of text to read
@@ -114,7 +114,7 @@ def configure(argv: list[str]) -> Config:
 
 # ---------------------------------------------------------------- set-up
 cfg = configure(sys.argv[1:])
-started = time.time()
+started = attempt = round(time.time(), 3)
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 local_rank = int(os.environ.get("LOCAL_RANK", 0))
 master_process = rank == 0
@@ -125,8 +125,8 @@ script_sha256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 def record(kind: str, **values: Any) -> None:
     """Print one event as one line; `report.py` makes every figure from these lines alone."""
-    event = {"v": SCHEMA, "kind": kind, "run": cfg.run, "rank": rank, "time": round(time.time(), 3), **values}
-    sys.stdout.write(MARK + json.dumps(event) + "\n")
+    event = {"v": SCHEMA, "kind": kind, "run": cfg.run, "attempt": attempt, "rank": rank, "time": round(time.time(), 3)}
+    sys.stdout.write(MARK + json.dumps(event | values) + "\n")
     sys.stdout.flush()
 
 
@@ -331,14 +331,15 @@ def save(step: int) -> None:
     record("save", step=step)
 
 
-found = [newest_checkpoint() if master_process and cfg.checkpoints else None]
+said: list[Any] = [attempt, newest_checkpoint() if master_process and cfg.checkpoints else None]
 if dist.is_initialized():
-    dist.broadcast_object_list(found, 0)  # rank 0 decides: the ranks may not see the same files
+    dist.broadcast_object_list(said, 0)  # rank 0 decides: the ranks may not see the same files
+attempt, found = said
 start, global_batch = 0, world * cfg.batch_size * cfg.grad_accum
-if found[0]:
-    gpt.load_state_dict(found[0]["model"])
-    optimizer.load_state_dict(found[0]["optimizer"])
-    start, global_batch = found[0]["step"], found[0]["global_batch"]
+if found:
+    gpt.load_state_dict(found["model"])
+    optimizer.load_state_dict(found["optimizer"])
+    start, global_batch = found["step"], found["global_batch"]
 
 # The global batch stays what it was, whatever the number of ranks is now.
 if global_batch % world:
@@ -371,7 +372,7 @@ record(
     flops_per_token=6 * (parameters - gpt.wpe.weight.numel()) + 12 * cfg.n_layer * cfg.n_embd * cfg.block_size,
     flops_formula="6 N + 12 n_layer n_embd block_size, N without position embeddings",
     peak_flops=next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None),
-    data_bytes=len(text), data=hashlib.sha256(text.numpy().tobytes()).hexdigest()[:16], started=round(started, 3),
+    data_bytes=len(text), data=hashlib.sha256(text.numpy().tobytes()).hexdigest()[:16], started=started,
 )  # fmt: skip
 
 
