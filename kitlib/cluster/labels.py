@@ -31,9 +31,9 @@ def requirement_met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -
     values = requirement.get("values") or ()
     value = labels.get(key)
     if operator == "In":
-        return value in values
+        return bool(value in values)
     if operator == "NotIn":
-        return value not in values
+        return bool(value not in values)
     if operator in ("Exists", "DoesNotExist"):
         return (key in labels) == (operator == "Exists")
     return value is not None and _compare(operator, value, values)
