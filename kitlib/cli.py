@@ -220,6 +220,25 @@ def _on_other_cluster(work: Callable[[], int]) -> int:
 
 
 @kit.command()
+@click.option("--context", help="A context of your kubeconfig.  [default: the embedded cluster]")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+def clean(context: str | None, yes: bool) -> None:
+    """List what the kit made on a cluster and is still there, and remove it."""
+    from kitlib import preflight
+    from kitlib.connect import open_context
+
+    cluster = open_context(context)
+    found = preflight.left_behind(cluster)
+    for kind, name in found:
+        print(f"{kind} {name}")
+    if not found:
+        print("nothing of the kit is left")
+    elif yes or click.confirm("remove these?"):
+        preflight.remove(cluster, found)
+        print(f"removed {len(found)}")
+
+
+@kit.command()
 @click.option("--context", help="Check this context of your kubeconfig in place of the embedded cluster.")
 @as_json
 def doctor(context: str | None, as_json: bool) -> None:

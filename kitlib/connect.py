@@ -62,6 +62,25 @@ def connect(chapter: str, *, context: str | None = None, confirm: str | None = N
     return cluster
 
 
+def open_context(context: str | None) -> Cluster:
+    """Return a hold on a cluster without starting, making or changing anything.
+
+    Args:
+        context: A context of your kubeconfig; None for the embedded cluster.
+
+    Raises:
+        KitError: There is no such context, or no embedded cluster.
+    """
+    from kitlib import session
+
+    if context is not None:
+        return session.Cluster("context", single_context(read_kubeconfigs(_outer), context))
+    from kitlib.cluster import local
+
+    config = read_kubeconfigs(str(local.kubeconfig_path()))
+    return session.Cluster("embedded", single_context(config, str(config["current-context"])))
+
+
 def current() -> Cluster:
     """Return the cluster of the last `connect` in this process.
 

@@ -66,6 +66,12 @@ class Cluster:
         self.batch = client.BatchV1Api(self.api)
 
     @property
+    def context_namespace(self) -> str | None:
+        """The namespace that the context itself names."""
+        named: str | None = self._source["contexts"][0]["context"].get("namespace")
+        return named
+
+    @property
     def embedded(self) -> bool:
         """Whether this is the kit's own cluster, where a node may be killed."""
         return self.engine == "embedded"
