@@ -21,6 +21,7 @@ import traitlets
 from kubernetes import client
 from urllib3.exceptions import HTTPError
 
+from kitlib.errors import KitError
 from kitlib.views import access, records
 from kitlib.views.scene import scene, text
 from kitlib.views.watch import Follower
@@ -109,7 +110,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         for follower in list(self._followers.values()):
             while not follower.synced.wait(0.05) and time.monotonic() < deadline:
                 if follower.problem:
-                    raise ConnectionError(
+                    raise KitError(
                         f"{follower.problem} at {self._api.configuration.host}: start a cluster with `kit up`, "
                         "or set KUBECONFIG to one that runs"
                     )
@@ -211,14 +212,14 @@ def cluster_map(
         The widget, already filled; show it by ending a cell with it, or `print(map.text())`.
 
     Raises:
-        ConnectionError: The API server does not answer.
+        KitError: The API server does not answer.
         kubernetes.config.ConfigException: There is no kubeconfig.
     """
     api = api_client or access.api_client()
     try:
         embedded = access.is_embedded(api)
     except (HTTPError, OSError) as error:
-        raise ConnectionError(
+        raise KitError(
             f"the API server {api.configuration.host} does not answer: start a cluster with `kit up`, "
             "or set KUBECONFIG to one that runs"
         ) from error

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kitlib.errors import KitError
 from kitlib.views.load import Answer, RequestLoop, ask, count
 from kitlib.views.picture import Picture
 
@@ -29,21 +30,21 @@ def load_spread(source: str | Mapping[str, int], requests: int = 100) -> Picture
         One bar per Pod; `.alt` says the same in words.
 
     Raises:
-        ConnectionError: The URL gave no good answer at all.
+        KitError: The URL gave no good answer at all.
     """
     counts = _asked(source, requests) if isinstance(source, str) else dict(source)
     total = sum(counts.values())
-    figure, axes = _axes(1.0 + 0.42 * max(1, len(counts)))
+    figure, axes = _axes(1.2 + 0.4 * max(1, len(counts)))
     for row, answers in enumerate(counts.values()):
-        fill, hatch = SHADES[row % len(SHADES)]
-        axes.barh(row, answers, color=fill, hatch=hatch, edgecolor="white")
+        axes.barh(row, answers, height=0.7, color=SHADES[0][0])
         axes.annotate(f" {answers} ({answers / max(1, total):.0%})", (answers, row), va="center", color=INK)
     axes.set_yticks(range(len(counts)), list(counts))
-    axes.invert_yaxis()
+    axes.set_ylim(len(counts) - 0.5, -0.9)
     axes.margins(x=0.2)
     if len(counts) > 1:
-        axes.axvline(total / len(counts), color=INK, linestyle=":", label="even share")
-        axes.legend(loc="lower right", frameon=False)
+        share = total / len(counts)
+        axes.axvline(share, color=INK, linestyle=":")
+        axes.annotate(f" even share: {share:g}", (share, -0.65), va="center", fontsize=9, color=INK)
     axes.set_xlabel("answers (number of requests)")
     axes.set_title(f"{total} requests, answered by {_plural(len(counts), 'Pod')}", loc="left")
     shares = ", ".join(f"{pod} {answers}" for pod, answers in counts.items())
@@ -54,7 +55,7 @@ def _asked(url: str, requests: int) -> dict[str, int]:
     answers = [ask(url) for _ in range(requests)]
     counts = count(answers, "pod")
     if not counts:
-        raise ConnectionError(f"{url} gave no good answer; the last one: {answers[-1].text if answers else 'none'}")
+        raise KitError(f"{url} gave no good answer; the last one: {answers[-1].text if answers else 'none'}")
     return counts
 
 
@@ -78,7 +79,7 @@ def rollout(loop: RequestLoop, title: str = "") -> Picture:
         floor = _stack(axes, floor, _rates(answers, version, width, bins), width, *SHADES[row % len(SHADES)], label)
     _stack(axes, floor, _rates(answers, None, width, bins), width, FAILED, "XX", f"failed: {failed}")
     top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * 1.25)
+    axes.set_ylim(0, top * 1.3)
     _marks(axes, loop.marks, top)
     axes.set_xlim(0, max(width, loop.duration))
     axes.set_xlabel("time since the loop began (s)")
@@ -114,19 +115,19 @@ def _rates(answers: list[Answer], version: str | None, width: float, bins: int) 
 def _stack(
     axes: Axes, floor: list[float], rates: list[float], width: float, fill: str, hatch: str, label: str
 ) -> list[float]:
-    places = [number * width for number in range(len(rates))]
-    axes.bar(
-        places, rates, width, bottom=floor, align="edge", color=fill, hatch=hatch, edgecolor="white",
-        linewidth=0.2, label=label,
-    )  # fmt: skip
-    return [low + rate for low, rate in zip(floor, rates, strict=True)]
+    edges = [number * width for number in range(len(rates) + 1)]
+    tops = [low + rate for low, rate in zip(floor, rates, strict=True)]
+    axes.stairs(
+        tops, edges, baseline=floor, fill=True, facecolor=fill, hatch=hatch, edgecolor="white", linewidth=0, label=label
+    )
+    return tops
 
 
 def _marks(axes: Axes, marks: Sequence[tuple[float, str]], top: float) -> None:
     for number, (moment, label) in enumerate(marks):
         axes.axvline(moment, color=INK, linestyle="--", linewidth=1.2)
         axes.annotate(
-            f" {label}", (moment, top * (1.17 - 0.09 * (number % 3))), color=INK, fontsize=9, va="center",
+            f" {label}", (moment, top * (1.24 - 0.09 * (number % 3))), color=INK, fontsize=9, va="center",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
         )  # fmt: skip
 
