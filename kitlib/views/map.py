@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 from kitlib.errors import KitError
 from kitlib.views import access, records
 from kitlib.views.scene import scene, text
-from kitlib.views.watch import Follower
+from kitlib.views.watch import Follower, words
 
 NodeAction = Callable[[str, str], None]
 """Called with a verb (`kill` or `start`) and a node's name; raises to say why it cannot."""
@@ -63,6 +63,8 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         self._follow_all(services)
         self.on_msg(_on_message)
         self.observe(_on_services, "services")
+        self._wait_for_first_lists()
+        self.scene = self._scene()
         threading.Thread(target=self._draw, name="cluster-map", daemon=True).start()
 
     def text(self) -> str:
@@ -110,6 +112,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         for follower in list(self._followers.values()):
             while not follower.synced.wait(0.05) and time.monotonic() < deadline:
                 if follower.problem:
+                    self.close()
                     raise KitError(
                         f"{follower.problem} at {self._api.configuration.host}: start a cluster with `kit up`, "
                         "or set KUBECONFIG to one that runs"
@@ -157,7 +160,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
                 self._node_action(content["do"], content["name"])
                 self._notice = f"kit node {content['do']} {content['name']}: done"
         except Exception as error:  # whatever a caller's action raises is shown, not lost in a thread
-            self._notice = f"{content['do']} {content['name']}: {getattr(error, 'reason', None) or error}"
+            self._notice = f"{content['do']} {content['name']}: {words(error)}"
         self._dirty.set()
 
 
@@ -224,6 +227,5 @@ def cluster_map(
             "or set KUBECONFIG to one that runs"
         ) from error
     action = node_action or (kit_node if embedded else None)
-    widget = ClusterMap(api, namespace or access.current_namespace(), services=services, node_action=action)
-    widget._wait_for_first_lists()
-    return widget
+    where = namespace or access.current_namespace()
+    return ClusterMap(api, where, services=services, node_action=action)

@@ -143,12 +143,20 @@ class Follower(threading.Thread):
         if self._stopping.is_set() or status == 410:
             return
         self.refused = status in (401, 403, 404)
-        reason = str(getattr(error, "reason", None) or error)
-        self.problem = f"{self.resource}: {reason}" if status else "the API server does not answer"
+        self.problem = f"{self.resource}: {words(error)}" if status else "the API server does not answer"
         if self.refused:
             self.records = {}
             self.synced.set()
         self._changed()
+
+
+def words(error: Exception) -> str:
+    """Return an error in the API server's own words, where it gave some."""
+    body = getattr(error, "body", None)
+    try:
+        return str(orjson.loads(body or b"{}")["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(getattr(error, "reason", None) or error)
 
 
 def _checked(response: Any) -> Json:
