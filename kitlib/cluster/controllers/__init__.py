@@ -1,1 +1,78 @@
-"""kube-controller-manager: one file per controller."""
+"""kube-controller-manager: one file per controller.
+
+Every controller is told of changes by informers that all of them share, and writes through a client of its own, so
+that `managedFields` and logs name it. Left out: leader election (there is one control plane) and the controllers of
+clouds, certificates, storage and quotas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from kitlib.cluster.client import Client
+from kitlib.cluster.clock import Clock, SystemClock
+from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.controllers.deployment import DeploymentController
+from kitlib.cluster.controllers.garbagecollector import GarbageCollector
+from kitlib.cluster.controllers.job import JobController
+from kitlib.cluster.controllers.namespace import NamespaceController
+from kitlib.cluster.controllers.podgc import PodGCController
+from kitlib.cluster.controllers.replicaset import ReplicaSetController
+from kitlib.cluster.controllers.ttlafterfinished import TTLAfterFinishedController
+from kitlib.cluster.informer import Controller, EventRecorder, Informers
+
+CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
+    DeploymentController,
+    ReplicaSetController,
+    JobController,
+    TTLAfterFinishedController,
+    GarbageCollector,
+    NamespaceController,
+    PodGCController,
+)
+
+
+async def run_controllers(client_for: Callable[[str], Client], config: ClusterConfig) -> None:
+    """Run all controllers until cancelled.
+
+    Args:
+        client_for: Returns a client that acts under the given name.
+        config: The cluster.
+    """
+    await run(client_for, CONTROLLERS, config, SystemClock())
+
+
+async def run(
+    client_for: Callable[[str], Client],
+    controllers: tuple[Callable[[Context], Controller], ...],
+    config: ClusterConfig,
+    clock: Clock,
+) -> None:
+    """Run some controllers on shared informers until cancelled; the start of all waits for the first lists."""
+    informers = Informers(client_for("kube-controller-manager"), clock)
+    running = [_build(make, client_for, informers, config, clock) for make in controllers]
+    tasks: list[asyncio.Future[None]] = []
+    try:
+        await informers.start()
+        tasks = [asyncio.ensure_future(controller.run()) for controller, _ in running]
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        informers.stop()
+        await asyncio.gather(*tasks, *(events.close() for _, events in running), return_exceptions=True)
+
+
+def _build(
+    make: Callable[[Context], Controller],
+    client_for: Callable[[str], Client],
+    informers: Informers,
+    config: ClusterConfig,
+    clock: Clock,
+) -> tuple[Controller, EventRecorder]:
+    name: str = getattr(make, "name", "kube-controller-manager")
+    client = client_for(name)
+    events = EventRecorder(client, name, clock=clock)
+    return make(Context(informers.client(client), informers, events, clock, config)), events

@@ -14,7 +14,7 @@ from typing import Any
 
 from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.clock import Clock, parse_time, rfc3339
-from kitlib.cluster.config import Settings
+from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.informer import Informer, Informers, key_of
 from kitlib.cluster.labels import matches
@@ -32,14 +32,14 @@ class Context:
         informers: Shared caches.
         events: Recorder under the controller's name.
         clock: Time.
-        settings: Lab-sized times.
+        config: The cluster, with its lab-sized times.
     """
 
     client: Client
     informers: Informers
     events: EventRecorder
     clock: Clock
-    settings: Settings
+    config: ClusterConfig
 
 
 def deep_copy(obj: Object) -> Object:

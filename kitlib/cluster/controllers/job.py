@@ -144,7 +144,7 @@ class JobController(Controller):
         return [index for index in indexes if self._is_due(job, by_index.get(index, []))]
 
     def _is_due(self, job: Object, pods: list[Object]) -> bool:
-        left = rules.backoff_left(pods, self._ctx.settings.job_pod_failure_backoff, self._ctx.clock.now(), job)
+        left = rules.backoff_left(pods, self._ctx.config.settings.job_pod_failure_backoff, self._ctx.clock.now(), job)
         if left > 0:
             self.queue.add_after(key_of(job), left)
         return left <= 0

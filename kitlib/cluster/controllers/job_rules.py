@@ -53,7 +53,7 @@ class Tally:
 
 def is_indexed(job: Object) -> bool:
     """Tell whether each Pod of the Job has a completion index of its own."""
-    return job["spec"].get("completionMode") == "Indexed"
+    return bool(job["spec"].get("completionMode") == "Indexed")
 
 
 def index_of(pod: Object) -> int:
@@ -71,7 +71,7 @@ def replaces_only_failed(job: Object) -> bool:
     """Tell whether a Pod being deleted counts only once it has finished."""
     if job["spec"].get("podFailurePolicy"):
         return True
-    return job["spec"].get("podReplacementPolicy") == "Failed"
+    return bool(job["spec"].get("podReplacementPolicy") == "Failed")
 
 
 def has_failed(job: Object, pod: Object) -> bool:
@@ -234,7 +234,8 @@ def missing_indexes(job: Object, counts: Tally) -> list[int]:
 def surplus_pods(job: Object, counts: Tally, keep: int) -> list[Object]:
     """Return the active Pods to remove: second ones of an index, then those that have come least far."""
     seen: set[int] = set()
-    doubles, rest = [], []
+    doubles: list[Object] = []
+    rest: list[Object] = []
     for pod in sorted(counts.active, key=lambda pod: pod["metadata"]["creationTimestamp"]):
         index = index_of(pod)
         bad = is_indexed(job) and (index in seen or index in counts.completed or index >= job["spec"]["completions"])

@@ -1,0 +1,198 @@
+"""Garbage collector: deletes what has lost its owner.
+
+Stands for `pkg/controller/garbagecollector`. The rules: an object none of whose owners exists is deleted (that is
+background deletion, and it also clears up after mistyped uids); an owner with the finalizer `foregroundDeletion`
+stays until its dependents with `blockOwnerDeletion` are gone; one with the finalizer `orphan` stays until its
+dependents no longer name it. The graph of owners is the uid index of the shared informers. An absence is checked with
+the API before anything is deleted, for a cache may lag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from functools import partial
+
+from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.controllers.common import Context, is_deleting
+from kitlib.cluster.controllers.resources import CLUSTER_RESOURCES, NAMESPACED_RESOURCES, resource_of
+from kitlib.cluster.informer import Controller, Key, key_of
+
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+NodeKey = tuple[str, Key]
+"""Resource, and namespace and name."""
+
+
+def owners_of(obj: Object) -> list[Object]:
+    """Return the owner references."""
+    return obj["metadata"].get("ownerReferences") or []
+
+
+def waits_for(obj: Object, finalizer: str) -> bool:
+    """Tell whether the object is being deleted and this finalizer holds it."""
+    return is_deleting(obj) and finalizer in (obj["metadata"].get("finalizers") or ())
+
+
+class GarbageCollector(Controller):
+    """See the module's docstring.
+
+    Args:
+        ctx: The controller's context.
+        resources: What to watch.
+    """
+
+    name = "garbage-collector-controller"
+
+    def __init__(self, ctx: Context, resources: Iterable[str] = (*NAMESPACED_RESOURCES, *CLUSTER_RESOURCES)) -> None:
+        """Watch every resource."""
+        super().__init__(ctx.clock, workers=20)
+        self._ctx = ctx
+        self._informers = {resource: ctx.informers(resource) for resource in resources}
+        for resource, informer in self._informers.items():
+            informer.add_handler(partial(self._changed, resource))
+
+    def _changed(self, resource: str, kind: str, old: Object | None, new: Object) -> None:
+        if kind == "DELETED":
+            for dependent in self._dependents(new):
+                self.queue.add(dependent)
+            self._queue_waiting_owners(new)
+        elif waits_for(new, FOREGROUND) or waits_for(new, ORPHAN):
+            self.queue.add((resource, key_of(new)))
+        elif owners_of(new) and (old is None or owners_of(old) != owners_of(new)):
+            self.queue.add((resource, key_of(new)))
+        if kind == "MODIFIED" and old is not None and owners_of(old) != owners_of(new):
+            self._queue_waiting_owners(old)
+
+    def _queue_waiting_owners(self, dependent: Object) -> None:
+        for reference in owners_of(dependent):
+            owner = self._cached_owner(dependent, reference)
+            if owner is not None and (waits_for(owner, FOREGROUND) or waits_for(owner, ORPHAN)):
+                self.queue.add((resource_of(reference["apiVersion"], reference["kind"]), key_of(owner)))
+
+    def _dependents(self, owner: Object) -> list[NodeKey]:
+        uid = owner["metadata"]["uid"]
+        return [(resource, key_of(obj)) for resource, inf in self._informers.items() for obj in inf.owned_by(uid)]
+
+    def _cached(self, node: NodeKey) -> Object | None:
+        informer = self._informers.get(node[0])
+        return informer.get(*node[1]) if informer else None
+
+    def _cached_owner(self, dependent: Object, reference: Object) -> Object | None:
+        """Return the owner from the cache when it is the very object that the reference means."""
+        informer = self._informers.get(resource_of(reference["apiVersion"], reference["kind"]) or "")
+        if informer is None:
+            return None
+        namespace = dependent["metadata"].get("namespace", "")
+        owner = informer.get(namespace, reference["name"]) or informer.get("", reference["name"])
+        return owner if owner is not None and owner["metadata"]["uid"] == reference["uid"] else None
+
+    async def reconcile(self, key: NodeKey) -> None:
+        """Look at one object: as an owner that waits for its dependents, else as a dependent."""
+        obj = self._cached(key)
+        if obj is None:
+            return
+        if waits_for(obj, ORPHAN):
+            await self._orphan_dependents(key[0], obj)
+        elif waits_for(obj, FOREGROUND):
+            await self._collect_dependents(key[0], obj)
+        elif not is_deleting(obj):
+            await self._collect(key[0], obj)
+
+    async def _orphan_dependents(self, resource: str, owner: Object) -> None:
+        uid = owner["metadata"]["uid"]
+        for dependent_resource, key in self._dependents(owner):
+            dependent = self._cached((dependent_resource, key))
+            if dependent is not None:
+                await self._drop_references(dependent_resource, dependent, {uid})
+        await self._remove_finalizer(resource, owner, ORPHAN)
+
+    async def _collect_dependents(self, resource: str, owner: Object) -> None:
+        uid = owner["metadata"]["uid"]
+        blocking = False
+        for node in self._dependents(owner):
+            dependent = self._cached(node)
+            if dependent is None:
+                continue
+            reference = next(item for item in owners_of(dependent) if item["uid"] == uid)
+            blocking = blocking or bool(reference.get("blockOwnerDeletion"))
+            if not is_deleting(dependent):
+                self.queue.add(node)
+        if not blocking:
+            await self._remove_finalizer(resource, owner, FOREGROUND)
+
+    async def _collect(self, resource: str, obj: Object) -> None:
+        """Delete an object without a living owner; drop references to dead owners from one with a living owner."""
+        solid = False
+        dangling: set[str] = set()
+        waiting: set[str] = set()
+        for reference in owners_of(obj):
+            state = await self._owner_state(obj, reference)
+            solid = solid or state == "solid"
+            if state != "solid":
+                (dangling if state == "absent" else waiting).add(reference["uid"])
+        if solid and (dangling or waiting):
+            await self._drop_references(resource, obj, dangling | waiting)
+        elif not solid and waiting:
+            policy = "Foreground" if self._dependents(obj) else "Background"
+            await self._delete(resource, obj, policy)
+        elif not solid and dangling:
+            await self._delete(resource, obj, _policy_of(obj))
+
+    async def _owner_state(self, obj: Object, reference: Object) -> str:
+        """Return `solid`, `waiting` (for its dependents to go) or `absent`; an unknown kind counts as solid."""
+        resource = resource_of(reference["apiVersion"], reference["kind"])
+        owner = self._cached_owner(obj, reference)
+        if resource is None or resource not in self._informers:
+            return "solid"
+        if owner is None:
+            owner = await self._live_owner(resource, obj, reference)
+        if owner is None:
+            return "absent"
+        return "waiting" if waits_for(owner, FOREGROUND) else "solid"
+
+    async def _live_owner(self, resource: str, obj: Object, reference: Object) -> Object | None:
+        namespace = None if resource in CLUSTER_RESOURCES else obj["metadata"].get("namespace")
+        if namespace is None and resource not in CLUSTER_RESOURCES:
+            return None
+        try:
+            owner = await self._ctx.client.get(resource, reference["name"], namespace)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        return owner if owner["metadata"]["uid"] == reference["uid"] else None
+
+    async def _delete(self, resource: str, obj: Object, policy: str) -> None:
+        namespace, name = key_of(obj)
+        uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
+        await _gone_is_fine(
+            self._ctx.client.delete(
+                resource, name, namespace or None, uid=uid, resource_version=version, propagation_policy=policy
+            )
+        )
+
+    async def _drop_references(self, resource: str, obj: Object, uids: set[str]) -> None:
+        namespace, name = key_of(obj)
+        kept = [reference for reference in owners_of(obj) if reference["uid"] not in uids]
+        metadata = {"uid": obj["metadata"]["uid"], "resourceVersion": obj["metadata"]["resourceVersion"]}
+        patch = {"metadata": {**metadata, "ownerReferences": kept or None}}
+        await _gone_is_fine(self._ctx.client.patch(resource, name, patch, namespace or None))
+
+    async def _remove_finalizer(self, resource: str, obj: Object, finalizer: str) -> None:
+        namespace, name = key_of(obj)
+        kept = [item for item in obj["metadata"]["finalizers"] if item != finalizer]
+        metadata = {"uid": obj["metadata"]["uid"], "resourceVersion": obj["metadata"]["resourceVersion"]}
+        patch = {"metadata": {**metadata, "finalizers": kept or None}}
+        await _gone_is_fine(self._ctx.client.patch(resource, name, patch, namespace or None))
+
+
+def _policy_of(obj: Object) -> str:
+    finalizers = obj["metadata"].get("finalizers") or ()
+    return "Orphan" if ORPHAN in finalizers else "Foreground" if FOREGROUND in finalizers else "Background"
+
+
+async def _gone_is_fine(request: Awaitable[Object]) -> None:
+    try:
+        await request
+    except ApiError as error:
+        if error.code != 404:
+            raise
