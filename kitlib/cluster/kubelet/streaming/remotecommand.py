@@ -16,7 +16,6 @@ from aiohttp import WSMsgType, web
 
 from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ExecFailed, ExecProcess
 from kitlib.cluster.kubelet.streaming.spdy import Connection, Stream, chunks_of
-from kitlib.cluster.splice import Hijacked
 
 WEBSOCKET_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 SPDY_PROTOCOLS = ("v4.channel.k8s.io",)
@@ -202,7 +201,9 @@ async def until_either_ends(session: Coroutine[Any, Any, None], client: Coroutin
             raise result
 
 
-async def serve_websocket(request: web.Request, start: Start, options: Options, *, reports_exit: bool) -> web.StreamResponse:
+async def serve_websocket(
+    request: web.Request, start: Start, options: Options, *, reports_exit: bool
+) -> web.StreamResponse:
     """Carry a session over the websocket protocols v4 and v5.channel.k8s.io."""
     socket = web.WebSocketResponse(protocols=WEBSOCKET_PROTOCOLS, compress=False, timeout=IDLE_AFTER_END)
     await socket.prepare(request)
@@ -290,6 +291,3 @@ class SPDYSession:
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Serve the session to its end."""
         await until_either_ends(self._run(), self._connection.run(chunks_of(reader)))
-
-
-__all__ = ["Hijacked", "Options", "SPDYSession", "Session", "exit_status", "serve_websocket", "until_either_ends"]

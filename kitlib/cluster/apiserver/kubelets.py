@@ -1,0 +1,64 @@
+"""Where the kubelet of a node is and how to ask it.
+
+Stands for `k8s.io/kubernetes/pkg/kubelet/client`.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from typing import Any
+
+import aiohttp
+
+from kitlib.cluster.apiserver import errors
+from kitlib.cluster.apiserver.upgrade import Backend
+from kitlib.cluster.client import Client, Object
+from kitlib.cluster.config import ClusterConfig
+
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
+
+
+@functools.lru_cache
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Return the context that trusts the cluster's own certificate authority alone."""
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def kubelet_of(node: Object, config: ClusterConfig) -> Backend:
+    """Return the address of a node's kubelet.
+
+    Raises:
+        ApiError: The node has not published one.
+    """
+    status = node.get("status") or {}
+    addresses = {item["type"]: item["address"] for item in status.get("addresses") or ()}
+    port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
+    if "InternalIP" not in addresses:
+        raise errors.internal(f"no preferred addresses found; known addresses: {sorted(addresses.values())}")
+    return Backend(
+        addresses["InternalIP"], port, tls_context(str(config.ca_file)), f"Bearer {config.kubelet_client_token}"
+    )
+
+
+async def kubelet_of_pod(client: Client, pod: Object, config: ClusterConfig) -> Backend:
+    """Return the kubelet of the node that a Pod is bound to."""
+    return kubelet_of(await client.get("nodes", pod["spec"]["nodeName"]), config)
+
+
+def session(**options: Any) -> aiohttp.ClientSession:
+    """Return an HTTP client for one request to a kubelet or a Pod."""
+    return aiohttp.ClientSession(timeout=TIMEOUT, auto_decompress=False, **options)
+
+
+def dial_error(error: BaseException, backend: Backend) -> str:
+    """Return the words in which Go tells that a connection failed."""
+    cause: BaseException = getattr(error, "os_error", error)
+    where = f"dial tcp {backend.netloc}: "
+    if isinstance(cause, ConnectionRefusedError):
+        return where + "connect: connection refused"
+    if isinstance(cause, (TimeoutError, aiohttp.ServerTimeoutError)):
+        return where + "i/o timeout"
+    if isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionResetError)):
+        return "EOF"
+    return str(error) or type(error).__name__
