@@ -272,8 +272,9 @@ def plot_loss(records: Iterable[Record], unbroken: Iterable[Record] | None = Non
     axis.plot(list(curve), list(curve.values()), "-", lw=1.8, color=ACCENT, label="this run")
     for part in rec.attempts(kept)[1:]:
         axis.axvline(part["resumed_from"], ls="--", lw=1.4, color=INK)
-        axis.annotate(f"resumed from step {part['resumed_from']}", (part["resumed_from"], 0.96), xytext=(6, 0),
-                      va="top", textcoords="offset points", xycoords=("data", "axes fraction"), fontsize=11)  # fmt: skip
+        axis.annotate(f"resumed from step {part['resumed_from']}", (part["resumed_from"], 0.96),
+                      xytext=(6, 0), textcoords="offset points", xycoords=("data", "axes fraction"), va="top",
+                      fontsize=11)  # fmt: skip
     axis.set(xlabel="step", ylabel="loss (nats per byte)")
     axis.legend(fontsize=11, frameon=False, loc="lower left")
     return figure

@@ -1,0 +1,155 @@
+"""Will it fit? The scheduler's arithmetic over what is free now, in words, before anything is created."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from kitlib.errors import KitError
+from kitlib.train.api import Api
+from kitlib.train.job import GPU, TrainJob, manifests
+
+SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+NAMES = {"cpu": "CPU", "memory": "memory", GPU: "GPUs"}
+
+Amounts = dict[str, float]
+
+
+def quantity(text: str) -> float:
+    """Return a Kubernetes quantity as a number: `250m` is 0.25, `1Gi` is 1073741824."""
+    match = re.fullmatch(r"([0-9.]+)(m|[kMGT]|[KMGT]i)?", str(text))
+    return float(match[1]) * SUFFIXES[match[2] or ""] if match else 0.0
+
+
+@dataclass
+class Node:
+    """What a node offers and what is still free on it.
+
+    Attributes:
+        name: Its name.
+        allocatable: What Pods may request in all.
+        free: What no Pod has requested.
+        simulated: Whether its GPUs are CPU cores.
+        why_not: Why no worker may go there, or empty.
+    """
+
+    name: str
+    allocatable: Amounts
+    free: Amounts
+    simulated: bool = False
+    why_not: str = ""
+
+
+@dataclass
+class Preflight:
+    """Whether a run fits now, and the reason in words.
+
+    Attributes:
+        workers: Workers asked for.
+        start: How many of them can start now.
+        possible: How many could start on an empty cluster.
+        simulated: Whether the GPUs are CPU cores.
+        lines: The explanation.
+    """
+
+    workers: int
+    start: int = 0
+    possible: int = 0
+    simulated: bool = False
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all workers can start now."""
+        return self.start >= self.workers
+
+    def __str__(self) -> str:
+        """Return the explanation."""
+        return "\n".join(self.lines)
+
+    __repr__ = __str__
+
+
+def preflight(job: TrainJob, api: Api | None = None) -> Preflight:
+    """Say how many workers of a run can start now, and what the others would wait for.
+
+    It does the arithmetic of the scheduler (requests against what is free, node by node); taints other than the
+    GPU one and unreachable nodes are counted out. The scheduler decides, this only predicts.
+
+    Args:
+        job: A checked description.
+        api: The cluster; default: the one that `KUBECONFIG` names.
+    """
+    api = api or Api()
+    pod = manifests(job)[0]["spec"]["template"]["spec"]
+    wanted = {name: quantity(amount) for name, amount in pod["containers"][0]["resources"]["requests"].items()}
+    try:
+        nodes = read_nodes(api)
+    except KitError as error:
+        return Preflight(job.workers, job.workers, job.workers, lines=[f"Cannot look at the nodes: {error}"])
+    usable = [node for node in nodes if not node.why_not]
+    result = Preflight(job.workers)
+    result.start, result.possible = (sum(_places(wanted, one) for one in side) for side in
+                                     ([node.free for node in usable], [node.allocatable for node in usable]))  # fmt: skip
+    result.simulated = any(node.simulated for node in usable)
+    result.lines = _explain(job, result, usable, [node for node in nodes if node.why_not])
+    return result
+
+
+def _places(wanted: Amounts, offered: Amounts) -> int:
+    """Return how many Pods with these requests one node holds."""
+    return int(min((offered.get(name, 0.0) + 1e-9) // amount for name, amount in wanted.items() if amount))
+
+
+def read_nodes(api: Api) -> list[Node]:
+    """Return the nodes with what is free on each."""
+    used: dict[str, Amounts] = {}
+    pods = api.ask(api.core.list_pod_for_all_namespaces)["items"]
+    for pod in pods:
+        if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            amounts = used.setdefault(pod["spec"]["nodeName"], {})
+            amounts["pods"] = amounts.get("pods", 0.0) + 1
+            for container in pod["spec"]["containers"]:
+                for name, amount in container.get("resources", {}).get("requests", {}).items():
+                    amounts[name] = amounts.get(name, 0.0) + quantity(amount)
+    return [_node(item, used.get(item["metadata"]["name"], {})) for item in api.ask(api.core.list_node)["items"]]
+
+
+def _node(item: dict[str, Any], used: Amounts) -> Node:
+    allocatable = {name: quantity(amount) for name, amount in item["status"].get("allocatable", {}).items()}
+    labels, spec = item["metadata"].get("labels", {}), item.get("spec", {})
+    taints = [one["key"] for one in spec.get("taints", []) if one["effect"] != "PreferNoSchedule" and one["key"] != GPU]
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in item["status"].get("conditions", []))
+    why_not = "it is not Ready" if not ready else f"it is tainted {', '.join(taints)}" if taints else ""
+    if labels.get("kit/hollow") == "true":
+        why_not = "it is hollow: nothing runs there"
+    free = {name: amount - used.get(name, 0.0) for name, amount in allocatable.items()}
+    return Node(item["metadata"]["name"], allocatable, free, labels.get("kit/gpu") == "simulated", why_not)
+
+
+def _explain(job: TrainJob, result: Preflight, usable: list[Node], excluded: list[Node]) -> list[str]:
+    kind = "simulated GPUs (CPU)" if result.simulated else "GPUs"
+    total = int(sum(node.allocatable.get(GPU, 0) for node in usable))
+    free = int(sum(node.free.get(GPU, 0) for node in usable))
+    wish = f"{job.workers} worker{'s' if job.workers > 1 else ''}"
+    if job.gpus_per_worker:
+        wish += f" with {job.gpus_per_worker} GPU{'s' if job.gpus_per_worker > 1 else ''} each"
+    nodes = f"{len(usable)} node{'s' if len(usable) != 1 else ''}"
+    lines = [f"Asks for {wish}. The cluster has {total} {kind} on {nodes}, {free} of them free."]
+    lines += [f"Node {node.name} does not count: {node.why_not}." for node in excluded[:5]]
+    if result.fits:
+        return [*lines, "It fits: all workers start at once."]
+    lines.append(f"{result.start} of {job.workers} can start now; the others stay Pending, and those that run wait for them.")
+    if result.possible >= job.workers:
+        return [*lines, "It fits once the Pods that hold the rest have ended (`kubectl get pods --all-namespaces`)."]
+    lines.append(f"Even an empty cluster holds only {result.possible}: ask for fewer workers{_mend(job, total)}.")
+    return lines
+
+
+def _mend(job: TrainJob, total: int) -> str:
+    if not job.gpus_per_worker:
+        return ", or for less CPU or memory"
+    if total < job.workers * job.gpus_per_worker:
+        return ", for gpus_per_worker=0 (CPU, no GPU claimed), or start the cluster with more (`kit up --gpus N`)"
+    return ", or for fewer GPUs per worker: no node has enough"
