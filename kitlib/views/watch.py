@@ -118,6 +118,8 @@ class Follower(threading.Thread):
             _checked(response)
         self._response = response
         try:
+            if self._stopping.is_set():  # stop() may have come while there was no response to end
+                return
             for line in _lines(response):
                 event = orjson.loads(line)
                 if event["type"] == "ERROR":

@@ -10,7 +10,7 @@ import pytest
 
 from kitlib import views
 from kitlib.errors import KitError
-from tests.views.waiting import until
+from views.waiting import until
 
 
 class App(BaseHTTPRequestHandler):

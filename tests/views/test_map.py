@@ -9,9 +9,9 @@ import pytest
 
 from kitlib.errors import KitError
 from kitlib.views import ClusterMap, cluster_map
-from tests.views import objects
-from tests.views.fake_api import FakeAPI
-from tests.views.waiting import until
+from views import objects
+from views.fake_api import FakeAPI
+from views.waiting import until
 
 PODS, NODES = "/api/v1/namespaces/default/pods", "/api/v1/nodes"
 SERVICES = "/api/v1/namespaces/default/services"

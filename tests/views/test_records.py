@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kitlib.views.records import event_record, node_record, pod_record, service_record, slice_record
-from tests.views import objects
+from views import objects
 
 WAITING = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}}
 ENDED = {"terminated": {"exitCode": 0, "reason": "Completed"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kitlib.views.records import event_record, node_record, pod_record
 from kitlib.views.scene import LAST_EVENTS, scene, text
-from tests.views import objects
+from views import objects
 
 
 def test_pods_lie_in_the_box_of_their_node_and_pending_ones_wait() -> None:
