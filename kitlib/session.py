@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -237,6 +238,30 @@ class Cluster:
             if result.code:
                 raise KitError(result.stderr.strip())
         return f"{'everything' if course else 'what carries the label ' + PART_OF_KIT} in {self.namespace} is deleted"
+
+    def service_url(self, name: str) -> str:
+        """Return an address that leads from here to a Service: its NodePort where that can be reached.
+
+        Elsewhere (many clusters in the cloud, kind) it is a path through `kubectl proxy` in the background, which
+        spreads requests over the Service's Pods as well.
+
+        Raises:
+            KitError: There is no such Service.
+        """
+        with self.errors():
+            port = self.core.read_namespaced_service(name, self.namespace).spec.ports[0]
+            for address in self._node_addresses() if port.node_port else []:
+                with contextlib.suppress(OSError), socket.create_connection((address, port.node_port), timeout=2):
+                    return f"http://{address}:{port.node_port}"
+        door = kubectl.proxy(port=0)
+        return f"{door.url}/api/v1/namespaces/{self.namespace}/services/{name}:{port.port}/proxy/"
+
+    def _node_addresses(self) -> list[str]:
+        """Return the addresses at which NodePorts may answer: this machine's for the embedded cluster."""
+        if self.embedded:
+            return ["127.0.0.1"]
+        found = [item for node in self.core.list_node().items[:1] for item in node.status.addresses]
+        return [item.address for kind in ("ExternalIP", "InternalIP") for item in found if item.type == kind]
 
     def kill_node(self, name: str) -> None:
         """Power a node of the embedded cluster off, as if its plug were pulled.

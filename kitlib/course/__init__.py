@@ -16,9 +16,21 @@ from typing import Any
 
 from kitlib.course import record
 from kitlib.course.exercise import Exercise, Message, Result, find
+from kitlib.course.prepare import ensure_app
 from kitlib.course.record import export, progress, progress_table
 
-__all__ = ["Exercise", "Message", "Result", "check", "export", "hint", "progress", "progress_table", "solution"]
+__all__ = [
+    "Exercise",
+    "Message",
+    "Result",
+    "check",
+    "ensure_app",
+    "export",
+    "hint",
+    "progress",
+    "progress_table",
+    "solution",
+]
 
 
 def check(name: str, answer: Any = ...) -> Result:

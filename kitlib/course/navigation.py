@@ -1,11 +1,12 @@
 """The links between chapters: generated from the notebooks themselves, so that they cannot be wrong.
 
 `python -m kitlib.course.navigation notebooks` writes the last cell of each notebook; a test demands that they
-are as written here.
+are as written here. The badge in the first cell is generated too.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import nbformat
 
 CONTENTS = "00-welcome.ipynb"
 TAG = "navigation"
+BADGES = re.compile(r"^(BADGES|\[!\[Open this notebook on Binder.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,39 @@ def links(position: int, course: list[Chapter]) -> str:
     return " · ".join(parts)
 
 
+def badges(name: str, repository: str) -> str:
+    """Return the badge that opens a notebook on Binder.
+
+    Args:
+        name: File name of the notebook.
+        repository: `owner/name` on GitHub; without it the badge leads to Binder's own form.
+    """
+    target = f"v2/gh/{repository}/HEAD?labpath=notebooks%2F{name}" if repository else ""
+    return f"[![Open this notebook on Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/{target})"
+
+
+def repository_of(folder: Path) -> str:
+    """Return `owner/name` of the repository that `pyproject.toml` above a folder names, or nothing."""
+    file = folder.absolute().parent / "pyproject.toml"
+    found = re.search(r"github\.com/([\w.-]+/[\w-]+)", file.read_text()) if file.exists() else None
+    return found[1] if found else ""
+
+
 def write(folder: str | Path) -> list[Path]:
-    """Write the links into every chapter of a folder and return the files that changed."""
+    """Write badges and links into every chapter of a folder and return the files that changed."""
     course = chapters(folder)
+    repository = repository_of(Path(folder))
     changed = []
     for position, chapter in enumerate(course):
         notebook = nbformat.read(chapter.path, as_version=4)
-        cell = notebook.cells[-1]
-        if TAG not in cell.metadata.get("tags", []):
-            cell = nbformat.v4.new_markdown_cell("", metadata={"tags": [TAG]}, id=TAG)
-            notebook.cells.append(cell)
-        wanted = links(position, course)
-        if cell.source != wanted:
-            cell.source = wanted
+        before = nbformat.writes(notebook)
+        head, foot = notebook.cells[0], notebook.cells[-1]
+        if TAG not in foot.metadata.get("tags", []):
+            foot = nbformat.v4.new_markdown_cell("", metadata={"tags": [TAG]}, id=TAG)
+            notebook.cells.append(foot)
+        head.source = BADGES.sub(badges(chapter.path.name, repository), head.source)
+        foot.source = links(position, course)
+        if nbformat.writes(notebook) != before:
             nbformat.write(notebook, chapter.path)
             changed.append(chapter.path)
     return changed
