@@ -8,6 +8,9 @@ connection that cannot take more stops the other from being read; the end of one
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import Any, cast
 
 from aiohttp import web
@@ -84,12 +87,24 @@ class Side(asyncio.Protocol):
         peer = self.peer
         if peer is None or peer.transport is None:
             return
-        peer.transport.abort() if exc else peer.transport.close()
+        if exc is None:
+            peer.transport.close()
+        else:
+            reset(peer.transport)
 
     def close(self) -> None:
         """Close this connection at once."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close a connection so that its other end sees a reset, not an end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class AnswerHead(asyncio.Protocol):

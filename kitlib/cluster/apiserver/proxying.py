@@ -1,7 +1,7 @@
 """HTTP through the API server to a Pod, to a Service's Pods, or to a node's kubelet: `.../proxy/...`.
 
 Stands for `k8s.io/apimachinery/pkg/util/proxy` and the `ResourceLocation` functions of `pkg/registry/core`: the
-client's path, query, method and body go on unchanged; links and redirects that come back are put under the proxy's path.
+client's path, query, method and body go on unchanged; links and redirects that come back get the proxy's path in front.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _pod_address(pod: Object, port: str) -> tuple[str, int]:
 
 async def _service_address(client: Client, name: str, namespace: str, port: str, request: str) -> tuple[str, int]:
     service = await client.get("services", name, namespace)
-    ports = service["spec"].get("ports") or ()
+    ports = service["spec"].get("ports") or []
     if port.isdecimal():
         found = [item.get("name", "") for item in ports if item["port"] == int(port)]
         if not found:
