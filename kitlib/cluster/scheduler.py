@@ -1,0 +1,333 @@
+"""kube-scheduler: chooses a node for every Pod that has none.
+
+The rule: take the waiting Pod of the highest priority, keep the nodes that pass all filters, score those, bind the
+Pod to one of the best. A Pod that fits nowhere waits until something changes that could help: a node, or, when only
+room was missing, the end of a Pod. Left out: preemption (the messages say what a real scheduler would say when
+preemption finds nothing), profiles and extenders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client, Object
+from kitlib.cluster.clock import Clock, SystemClock, rfc3339
+from kitlib.cluster.config import Settings
+from kitlib.cluster.informer import EventRecorder, Informers, Key, key_of
+from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo
+from kitlib.cluster.scheduler_plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
+
+log = logging.getLogger(__name__)
+
+NAME = "default-scheduler"
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 10.0
+ENOUGH_NODES = 100
+"""Feasible nodes after which the search stops, as in Kubernetes."""
+
+NODE_ONLY = {UNSCHEDULABLE, TAINT, NODE_AFFINITY}
+"""Reasons that no Pod's end can lift."""
+
+
+@dataclass
+class _Waiting:
+    """A Pod in the queue.
+
+    Attributes:
+        info: The Pod.
+        attempts: How often it was tried.
+        tried: When, last.
+        reasons: Why it failed then.
+        active: Whether it is on the heap.
+    """
+
+    info: PodInfo
+    attempts: int = 0
+    tried: float = 0.0
+    reasons: set[str] = field(default_factory=set)
+    active: bool = False
+
+
+class SchedulingQueue:
+    """Pods without a node: those to try now, by priority, and those that wait for a change.
+
+    Args:
+        clock: For back-off.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start empty."""
+        self._clock = clock
+        self._waiting: dict[Key, _Waiting] = {}
+        self._heap: list[tuple[int, int, Key]] = []
+        self._order = itertools.count()
+        self._filled = asyncio.Event()
+        self._timers: dict[Key, asyncio.Task[None]] = {}
+
+    def put(self, pod: Object) -> None:
+        """Add a Pod, or renew it: a Pod whose spec changed is tried again."""
+        key = key_of(pod)
+        waiting = self._waiting.get(key)
+        if waiting is None or waiting.info.uid != pod["metadata"]["uid"]:
+            self._waiting[key] = _Waiting(PodInfo(pod))
+            self._activate(key)
+            return
+        changed = waiting.info.pod["spec"] != pod["spec"] or waiting.info.pod["metadata"].get("labels") != pod[
+            "metadata"
+        ].get("labels")
+        waiting.info = PodInfo(pod) if changed else waiting.info
+        waiting.info.pod = pod
+        if changed:
+            self._activate(key)
+
+    def drop(self, key: Key) -> None:
+        """Forget a Pod."""
+        self._waiting.pop(key, None)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _activate(self, key: Key) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.active:
+            waiting.active = True
+            priority = waiting.info.pod["spec"].get("priority") or 0
+            heapq.heappush(self._heap, (-priority, next(self._order), key))
+            self._filled.set()
+
+    async def pop(self) -> _Waiting:
+        """Wait for a Pod to try; the caller answers with `failed` or `drop`."""
+        while True:
+            while not self._heap:
+                self._filled.clear()
+                await self._filled.wait()
+            _, _, key = heapq.heappop(self._heap)
+            waiting = self._waiting.get(key)
+            if waiting is not None and waiting.active:
+                waiting.active = False
+                waiting.attempts += 1
+                waiting.tried = self._clock.now()
+                return waiting
+
+    def failed(self, waiting: _Waiting, reasons: set[str]) -> None:
+        """Keep a Pod that fits nowhere until `wake` finds that a change could help it."""
+        waiting.reasons = reasons
+
+    def wake(self, *, room: bool) -> None:
+        """Try waiting Pods again after their back-off.
+
+        Args:
+            room: Whether a Pod ended, which helps only those that lacked room; else a node changed.
+        """
+        for key, waiting in self._waiting.items():
+            if not waiting.active and waiting.attempts and not (room and waiting.reasons <= NODE_ONLY):
+                self.retry(key)
+
+    def retry(self, key: Key) -> None:
+        """Try a Pod again when its back-off is over: 1 s, doubled per attempt, at most 10 s."""
+        waiting = self._waiting.get(key)
+        if waiting is None or key in self._timers:
+            return
+        backoff = min(FIRST_BACKOFF * 2 ** min(waiting.attempts - 1, 10), LONGEST_BACKOFF)
+        left = waiting.tried + backoff - self._clock.now()
+        if left <= 0:
+            self._activate(key)
+        else:
+            self._timers[key] = asyncio.ensure_future(self._later(key, left))
+
+    async def _later(self, key: Key, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._timers.pop(key, None)
+        self._activate(key)
+
+    def close(self) -> None:
+        """Cancel the back-offs."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+
+class Scheduler:
+    """See the module's docstring.
+
+    Args:
+        client: The API.
+        settings: Lab-sized times (none of them concerns the scheduler yet).
+        clock: For back-off and timestamps.
+    """
+
+    def __init__(self, client: Client, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        """Watch nodes and Pods."""
+        self._client, self._clock = client, clock or SystemClock()
+        self._events = EventRecorder(client, NAME, clock=self._clock)
+        self._cache, self._queue = Cache(), SchedulingQueue(self._clock)
+        self._informers = Informers(client, self._clock)
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._next = 0
+        self._informers("nodes").add_handler(self._node_changed)
+        self._informers("pods").add_handler(self._pod_changed)
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        try:
+            await self._informers.start()
+            while True:
+                waiting = await self._queue.pop()
+                try:
+                    self._schedule(waiting)
+                except Exception:
+                    log.exception("scheduling %s failed", key_of(waiting.info.pod))
+                    self._queue.retry(key_of(waiting.info.pod))
+                await asyncio.sleep(0)
+        finally:
+            self._informers.stop()
+            self._queue.close()
+            for task in self._tasks:
+                task.cancel()
+            await self._events.close()
+
+    def _node_changed(self, kind: str, old: Object | None, node: Object) -> None:
+        self._cache.set_node(node["metadata"]["name"], None if kind == "DELETED" else node)
+        if kind != "DELETED" and (old is None or _node_view(old) != _node_view(node)):
+            self._queue.wake(room=False)
+
+    def _pod_changed(self, kind: str, _: Object | None, pod: Object) -> None:
+        uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
+        gone = kind == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if gone:
+            self._queue.drop(key_of(pod))
+            if self._cache.remove_pod(uid):
+                self._queue.wake(room=True)
+        elif node:
+            self._queue.drop(key_of(pod))
+            self._cache.set_pod(pod, node)
+        elif _is_ours(pod):
+            self._queue.put(pod)
+        else:
+            self._queue.drop(key_of(pod))
+
+    def _schedule(self, waiting: _Waiting) -> None:
+        """Choose a node now; write the choice, or why there is none, in the background."""
+        info = waiting.info
+        if not self._cache.nodes:
+            self._give_up(waiting, {}, "no nodes available to schedule pods")
+            return
+        filters = Filters(info, self._cache)
+        feasible, failures = self._filter(filters)
+        if not feasible:
+            self._give_up(waiting, failures, fit_error(filters, failures, self._cache.nodes))
+            return
+        node = self._best(info, feasible)
+        self._cache.set_pod(info.pod, node.name)
+        self._spawn(self._bind(info, node.name))
+
+    def _filter(self, filters: Filters) -> tuple[list[NodeInfo], dict[str, list[str]]]:
+        """Return the nodes that pass and, by name, why the others do not; start where the last search ended."""
+        nodes = self._cache.nodes
+        feasible: list[NodeInfo] = []
+        failures: dict[str, list[str]] = {}
+        for step in range(len(nodes)):
+            node = nodes[(self._next + step) % len(nodes)]
+            reasons = filters.reasons(node)
+            if reasons:
+                failures[node.name] = reasons
+                continue
+            feasible.append(node)
+            if len(feasible) == ENOUGH_NODES:
+                break
+        self._next = (self._next + len(feasible) + len(failures)) % len(nodes)
+        return feasible, failures
+
+    def _best(self, info: PodInfo, feasible: list[NodeInfo]) -> NodeInfo:
+        if len(feasible) == 1:
+            return feasible[0]
+        values = scores(info, feasible, self._cache)
+        highest = int(max(values))
+        return random.choice([node for node, value in zip(feasible, values, strict=True) if int(value) == highest])
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Future[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bind(self, info: PodInfo, node: str) -> None:
+        namespace, name = key_of(info.pod)
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        metadata = {"name": name, "namespace": namespace, "uid": info.uid}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}
+        try:
+            await self._client.create("pods", binding, namespace, name=name, subresource="binding")
+        except Exception as error:
+            bound = self._informers("pods").get(namespace, name)
+            if bound is None or not bound["spec"].get("nodeName"):
+                self._cache.remove_pod(info.uid)
+                self._queue.retry((namespace, name))
+            if not (isinstance(error, ApiError) and error.code in (404, 409)):
+                log.warning("binding %s/%s: %s", namespace, name, error)
+            return
+        text = f"Successfully assigned {namespace}/{name} to {node}"
+        self._events.event_with_action(info.pod, "Normal", "Scheduled", "Binding", text)
+
+    def _give_up(self, waiting: _Waiting, failures: dict[str, list[str]], message: str) -> None:
+        self._queue.failed(waiting, {reason for reasons in failures.values() for reason in reasons})
+        pod = waiting.info.pod
+        self._events.event_with_action(pod, "Warning", "FailedScheduling", "Scheduling", message)
+        known = _scheduled_condition(pod)
+        if (known.get("reason"), known.get("message")) != ("Unschedulable", message):
+            self._spawn(self._write_condition(pod, known, message))
+
+    async def _write_condition(self, pod: Object, known: Object, message: str) -> None:
+        namespace, name = key_of(pod)
+        since = known["lastTransitionTime"] if known.get("status") == "False" else rfc3339(self._clock.now())
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        condition.update(lastProbeTime=None, lastTransitionTime=since)
+        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}}
+        try:
+            await self._client.patch(
+                "pods", name, patch, namespace, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+            )
+        except ApiError as error:
+            if error.code not in (404, 409):
+                log.warning("condition of %s/%s: %s", namespace, name, error)
+
+
+def _is_ours(pod: Object) -> bool:
+    spec = pod["spec"]
+    waits = spec.get("schedulingGates") or pod["metadata"].get("deletionTimestamp")
+    return spec.get("schedulerName", NAME) == NAME and not waits
+
+
+def _node_view(node: Object) -> tuple[Any, ...]:
+    """Return what of a Node object the filters look at."""
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    labels = node["metadata"].get("labels")
+    return labels, spec.get("taints"), spec.get("unschedulable"), status.get("allocatable")
+
+
+def _scheduled_condition(pod: Object) -> Object:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return next((item for item in conditions if item["type"] == "PodScheduled"), {})
+
+
+def fit_error(filters: Filters, failures: dict[str, list[str]], nodes: list[NodeInfo]) -> str:
+    """Return the sentence of a Pod that fits nowhere, in the words of Kubernetes 1.36."""
+    total = len(nodes)
+    why = _histogram(Counter(reason for reasons in failures.values() for reason in reasons))
+    hopeless = sum(
+        any(reason in FINAL for reason in failures[node.name]) or not filters.could_ever_fit(node) for node in nodes
+    )
+    preemption = Counter({"Preemption is not helpful for scheduling": hopeless})
+    preemption["No preemption victims found for incoming pod"] = total - hopeless
+    return (
+        f"0/{total} nodes are available: {why}. no new claims to deallocate, "
+        f"preemption: 0/{total} nodes are available: {_histogram(+preemption)}."
+    )
+
+
+def _histogram(reasons: Counter[str]) -> str:
+    return ", ".join(sorted(f"{number} {reason}" for reason, number in reasons.items()))
