@@ -1,0 +1,95 @@
+"""The objects that every cluster has, and the end of old Events.
+
+Stands for kube-apiserver's post-start hooks (system namespaces, the `kubernetes` Service and its endpoints, system
+priority classes) and for the lease that lets an Event expire.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from kitlib.cluster.apiserver import registry
+from kitlib.cluster.apiserver.options import WriteOptions
+from kitlib.cluster.apiserver.rest import REST
+from kitlib.cluster.client import Object
+from kitlib.cluster.config import ClusterConfig
+
+_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_LABELS = {"component": "apiserver", "provider": "kubernetes"}
+_PRIORITIES = {
+    "system-cluster-critical": (2000000000, "cluster"),
+    "system-node-critical": (2000001000, "node"),
+}
+
+
+def ensure(rest: REST, config: ClusterConfig, address: str) -> None:
+    """Create what is missing and write this start's address and port into the endpoints.
+
+    Args:
+        rest: Writes the objects.
+        config: Address and port of the server.
+        address: ClusterIP of the `kubernetes` Service.
+    """
+    for name in _NAMESPACES:
+        _ensure(rest, "namespaces", "", {"metadata": {"name": name}})
+    _ensure(rest, "services", "default", _service(address, config.port))
+    _ensure(rest, "endpoints", "default", _endpoints(config))
+    _ensure(rest, "endpointslices.discovery.k8s.io", "default", _endpoint_slice(config))
+    for name, (value, what) in _PRIORITIES.items():
+        text = f"Used for system critical pods that must run in the cluster{_moved(what)}."
+        obj: Object = {"metadata": {"name": name}, "value": value, "description": text}
+        _ensure(rest, "priorityclasses.scheduling.k8s.io", "", obj)
+
+
+def _moved(what: str) -> str:
+    if what == "cluster":
+        return ", but can be moved to another node if necessary"
+    return " and must not be moved from their current node"
+
+
+def _ensure(rest: REST, resource: str, namespace: str, obj: Object) -> None:
+    kind, options = registry.lookup(resource), WriteOptions(field_manager="kube-apiserver")
+    obj = {"kind": kind.kind, "apiVersion": kind.api_version, **obj}
+    entry = rest.store.get(resource, namespace, obj["metadata"]["name"])
+    if entry is None:
+        rest.create(kind, namespace, obj, options)
+        return
+    rest.replace(kind, entry, {**entry.copy(), **{k: v for k, v in obj.items() if k != "metadata"}}, options)
+
+
+def _service(address: str, port: int) -> Object:
+    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
+    return {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": dict(_LABELS)},
+        "spec": {"clusterIP": address, "clusterIPs": [address], "ports": ports, "type": "ClusterIP"},
+    }
+
+
+def _endpoints(config: ClusterConfig) -> Object:
+    ports = [{"name": "https", "port": config.port, "protocol": "TCP"}]
+    labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+    return {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "subsets": [{"addresses": [{"ip": config.host}], "ports": ports}],
+    }
+
+
+def _endpoint_slice(config: ClusterConfig) -> Object:
+    labels = {"kubernetes.io/service-name": "kubernetes"}
+    return {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [config.host], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": config.port, "protocol": "TCP"}],
+    }
+
+
+def expire_events(rest: REST, seconds: float) -> None:
+    """Remove Events that nobody has touched for this long."""
+    oldest = time.time() - seconds
+    for entry in rest.store.list("events"):
+        obj = entry.obj
+        seen = obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"]["creationTimestamp"]
+        if datetime.fromisoformat(seen.replace("Z", "+00:00")).timestamp() < oldest:
+            rest.store.delete(entry)

@@ -1,0 +1,182 @@
+"""The `Client` of the control plane: the same REST code without a network.
+
+Stands for client-go's loopback client in kube-apiserver. Defaults, admission, validation and conflicts are those of
+a request over HTTPS; encoding is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from kitlib.cluster.apiserver import auth, deletion, errors, registry, subresources
+from kitlib.cluster.apiserver.auth import Authenticator, User
+from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
+from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.rest import REST, copy
+from kitlib.cluster.apiserver.watch import Watch
+from kitlib.cluster.client import MERGE_PATCH, Object, delete_options
+from kitlib.cluster.store import StoreError
+
+
+class InProcessClient:
+    """See `kitlib.cluster.client.Client`; what it returns is shared with the store and read-only.
+
+    Args:
+        rest: The API server's REST code.
+        authenticator: Knows the tokens, for reviews and token requests.
+        user: Component name; the field manager of what it writes.
+    """
+
+    def __init__(self, rest: REST, authenticator: Authenticator, user: str) -> None:
+        """Keep what requests need."""
+        self._rest = rest
+        self._authenticator = authenticator
+        self._user = User(user, ("system:masters", "system:authenticated"))
+
+    def _options(self) -> WriteOptions:
+        return WriteOptions(field_manager=self._user.name, field_validation="Ignore")
+
+    async def get(
+        self, resource: str, name: str, namespace: str | None = None, *, subresource: str = ""
+    ) -> Object:
+        """See `Client.get`."""
+        kind = _kind(resource)
+        if subresource == "scale":
+            return subresources.get_scale(self._rest, kind, namespace or "", name)
+        return self._rest.entry(kind, namespace or "", name).obj
+
+    async def list(
+        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> Object:
+        """See `Client.list`."""
+        kind = _kind(resource)
+        options = ListOptions(label_selector=label_selector, field_selector=field_selector)
+        entries, meta = self._rest.list(kind, _scope(kind, namespace), options)
+        head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta}
+        return {**head, "items": [entry.obj for entry in entries]}
+
+    async def watch(
+        self,
+        resource: str,
+        namespace: str | None = None,
+        *,
+        resource_version: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """See `Client.watch`."""
+        kind = _kind(resource)
+        options = ListOptions(
+            label_selector=label_selector,
+            field_selector=field_selector,
+            resource_version=resource_version,
+            allow_watch_bookmarks=True,
+        )
+        watch = Watch(self._rest.store, kind, _scope(kind, namespace), options)
+        try:
+            async for batch in watch.batches():
+                if isinstance(batch, dict):
+                    yield "BOOKMARK", batch
+                    continue
+                for change in batch:
+                    yield change.type, change.entry.obj
+        finally:
+            watch.close()
+
+    async def create(
+        self, resource: str, obj: Object, namespace: str | None = None, *, name: str = "", subresource: str = ""
+    ) -> Object:
+        """See `Client.create`."""
+        await asyncio.sleep(0)
+        kind, body, options = _kind(resource), _copied(obj), self._options()
+        try:
+            return self._create(kind, namespace or "", name, body, options, subresource)
+        except StoreError as error:
+            raise errors.internal(str(error)) from error
+
+    def _create(
+        self, kind: Kind, namespace: str, name: str, obj: Object, options: WriteOptions, subresource: str
+    ) -> Object:
+        if subresource == "binding":
+            return subresources.bind(self._rest, namespace, name, obj, options)
+        if subresource == "eviction":
+            return subresources.evict(self._rest, namespace, name, obj, options)
+        if subresource == "token":
+            return subresources.request_token(self._rest, self._authenticator, namespace, name, obj, options)
+        if not kind.stored:
+            return auth.review(kind.kind, obj, self._user, self._authenticator)
+        return self._rest.create(kind, namespace, obj, options)
+
+    async def update(self, resource: str, obj: Object, *, subresource: str = "") -> Object:
+        """See `Client.update`."""
+        await asyncio.sleep(0)
+        kind, body, options = _kind(resource), _copied(obj), self._options()
+        meta = body.get("metadata") or {}
+        namespace, name = meta.get("namespace") or "", meta.get("name") or ""
+        try:
+            if subresource == "scale":
+                return subresources.set_scale(self._rest, kind, namespace, name, body, options)
+            return self._rest.update(kind, namespace, name, body, options, subresource)[0]
+        except StoreError as error:
+            raise errors.internal(str(error)) from error
+
+    async def patch(
+        self,
+        resource: str,
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+        content_type: str = MERGE_PATCH,
+    ) -> Object:
+        """See `Client.patch`."""
+        await asyncio.sleep(0)
+        kind, body, options = _kind(resource), _copied(patch), self._options()
+        try:
+            if subresource == "scale":
+                return subresources.set_scale(self._rest, kind, namespace or "", name, body, options, content_type)
+            return self._rest.patch(kind, namespace or "", name, body, content_type, options, subresource)[0]
+        except StoreError as error:
+            raise errors.internal(str(error)) from error
+
+    async def delete(
+        self,
+        resource: str,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_period_seconds: int | None = None,
+        propagation_policy: str = "",
+        uid: str = "",
+        resource_version: str = "",
+    ) -> Object:
+        """See `Client.delete`."""
+        await asyncio.sleep(0)
+        asked = delete_options(grace_period_seconds, propagation_policy, uid, resource_version)
+        try:
+            return deletion.delete(self._rest, _kind(resource), namespace or "", name, asked, self._options())
+        except StoreError as error:
+            raise errors.internal(str(error)) from error
+
+
+def _kind(resource: str) -> Kind:
+    try:
+        return registry.lookup(resource)
+    except KeyError:
+        raise errors.no_such_resource() from None
+
+
+def _scope(kind: Kind, namespace: str | None) -> str | None:
+    return namespace if kind.namespaced else ""
+
+
+def _copied(obj: Any) -> Any:
+    try:
+        return copy(obj)
+    except (TypeError, ValueError) as error:
+        raise errors.bad_request(f"not a JSON value: {error}") from error
+
+

@@ -1,0 +1,467 @@
+"""Reading and writing objects: what happens between a decoded request and the store.
+
+Stands for k8s.io/apiserver's generic registry (`registry/store.go`) and its handlers. A write goes through decoding,
+defaults, admission and validation, then through the store, in one step of the event loop: no other write
+can come between the check of a revision and the write itself. Left out: webhooks, quota of anything but objects.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+import orjson
+
+from kitlib.cluster.apiserver import admission, defaults, errors, schema, selectors, services, strategy, versions
+from kitlib.cluster.apiserver import options as opts
+from kitlib.cluster.apiserver._later import apply, patch, validation
+from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
+from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Object
+from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.store import CompactedError, Entry, Store
+
+APPLY_PATCH = "application/apply-patch+yaml"
+PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
+_NAME_REQUIRED = "Required value: name or generateName is required"
+_NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
+
+Change = Callable[[Object], Object]
+"""Makes the new object out of a copy of the current one."""
+
+
+def now() -> str:
+    """Return the time as the API writes it, such as `2026-11-23T11:10:54Z`."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def copy(obj: Object) -> Object:
+    """Return a deep copy of an object."""
+    found: Object = orjson.loads(orjson.dumps(obj))
+    return found
+
+
+class REST:
+    """Get, list, create, update and patch objects; deletion and subresources have modules of their own.
+
+    Args:
+        store: Where objects live.
+        config: The cluster's addresses and settings.
+    """
+
+    def __init__(self, store: Store, config: ClusterConfig) -> None:
+        """Keep the store and work out the range of Service addresses."""
+        self.store = store
+        self.config = config
+        self.network = services.service_network(config.block)
+
+    # -- reading
+
+    def entry(self, kind: Kind, namespace: str, name: str) -> Entry:
+        """Return the stored state of an object.
+
+        Raises:
+            ApiError: 404.
+        """
+        found = self.store.get(versions.storage(kind).resource, namespace, name)
+        if found is None:
+            raise errors.not_found(kind, name)
+        return found
+
+    def list(self, kind: Kind, namespace: str | None, options: ListOptions) -> tuple[list[Entry], Object]:
+        """Return the objects that a list request means and the metadata of its list.
+
+        Raises:
+            ApiError: 400, a selector or token cannot be read; 410, the revision is too old.
+        """
+        resource = versions.storage(kind).resource
+        test = selectors.predicate(resource, options.label_selector, options.field_selector)
+        entries, revision, after = self._snapshot(resource, namespace, options)
+        name = selectors.exact_name(resource, options.field_selector)
+        if name and namespace is not None:
+            entries = [each for each in entries if each.name == name]
+        if after is not None:
+            entries = [each for each in entries if (each.namespace, each.name) > after]
+        if test is not None:
+            entries = [each for each in entries if test(each.obj)]
+        meta: Object = {"resourceVersion": str(revision)}
+        if 0 < options.limit < len(entries):
+            last = entries[options.limit - 1]
+            meta["continue"] = opts.encode_continue(revision, last.namespace, last.name)
+            if test is None:
+                meta["remainingItemCount"] = len(entries) - options.limit
+            entries = entries[: options.limit]
+        return entries, meta
+
+    def _snapshot(
+        self, resource: str, namespace: str | None, options: ListOptions
+    ) -> tuple[list[Entry], int, tuple[str, str] | None]:
+        revision, after = options.revision, None
+        if options.continue_token:
+            revision, after = opts.decode_continue(options.continue_token)
+        if revision > self.store.revision:
+            raise errors.revision_ahead(revision, self.store.revision)
+        if after is None and options.resource_version_match != "Exact":
+            return self.store.list(resource, namespace), self.store.revision, None
+        try:
+            return self.store.list_at(resource, namespace, revision), revision, after
+        except CompactedError:
+            text = "The resourceVersion for the provided list is too old."
+            if after is not None:
+                text = "The provided continue parameter is too old to display a consistent list result."
+            raise errors.expired(text) from None
+
+    def lister(self, resource: str, namespace: str | None) -> Iterable[Object]:
+        """Return stored objects, for admission."""
+        return [entry.obj for entry in self.store.list(resource, namespace)]
+
+    # -- creating
+
+    def create(self, kind: Kind, namespace: str, obj: Object, options: WriteOptions) -> Object:
+        """Create an object.
+
+        Args:
+            kind: Kind that the path names.
+            namespace: Namespace in the path; empty for cluster-scoped kinds.
+            obj: The request's object; the caller gives it away.
+            options: Dry run, field manager, and where warnings go.
+
+        Raises:
+            ApiError: 400, 403, 404 (namespace), 409 AlreadyExists or 422, as Kubernetes.
+        """
+        check_type(kind, obj)
+        options.warnings += schema.decode(kind, obj, options.field_validation)
+        stored, obj = versions.storage(kind), versions.to_storage(kind, obj)
+        if obj["metadata"].get("resourceVersion"):
+            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+        applied = obj["metadata"].pop("managedFields", None) if options.field_manager else None
+        created = self.insert(stored, namespace, obj, options, applied)
+        return versions.from_storage(kind, created)
+
+    def insert(
+        self, kind: Kind, namespace: str, obj: Object, options: WriteOptions, managed: Any = None
+    ) -> Object:
+        """Complete, check and store a new decoded object; `managed` are the managedFields of an apply."""
+        meta = obj["metadata"]
+        self._check_namespace(kind, namespace, meta)
+        strategy.prepare_create(kind, obj)
+        if not meta.get("name") and meta.get("generateName"):
+            meta["name"] = self._generate_name(kind, namespace, meta["generateName"])
+        strategy.label_namespace(kind, obj)
+        meta["uid"] = str(uuid.uuid4())
+        meta["creationTimestamp"] = now()
+        defaults.apply_defaults(kind, obj)
+        admission.admit_create(kind, obj, self.config.settings, self.lister)
+        causes = self._allocate(kind, obj, None) or validation.validate_create(kind, obj)
+        if not causes and not meta.get("name"):
+            causes = [{"reason": "FieldValueRequired", "message": _NAME_REQUIRED, "field": "metadata.name"}]
+        if causes:
+            raise errors.invalid(kind, meta.get("name", ""), causes)
+        if self.store.get(kind.resource, namespace, meta["name"]) is not None:
+            raise errors.already_exists(kind, meta["name"])
+        if managed:
+            meta["managedFields"] = managed
+        else:
+            apply.track_update(kind, None, obj, options.field_manager, "Update", "")
+        return obj if options.dry_run else self.store.put(kind.resource, namespace, obj).obj
+
+    def _check_namespace(self, kind: Kind, namespace: str, meta: Object) -> None:
+        if not kind.namespaced:
+            meta.pop("namespace", None)
+            return
+        if meta.setdefault("namespace", namespace) != namespace:
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        found = self.store.get("namespaces", "", namespace)
+        if found is None:
+            raise errors.not_found(_NAMESPACE, namespace)
+        if found.obj["metadata"].get("deletionTimestamp"):
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            message = f"namespace {namespace} is being terminated"
+            cause = {"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}
+            raise errors.forbidden(kind, meta.get("name", ""), why, [cause])
+
+    def _generate_name(self, kind: Kind, namespace: str, prefix: str) -> str:
+        for _ in range(8):
+            name = prefix[:58] + "".join(random.choices(_NAME_CHARACTERS, k=5))
+            if self.store.get(kind.resource, namespace, name) is None:
+                break
+        return name
+
+    def _allocate(self, kind: Kind, obj: Object, old: Object | None) -> list[errors.Cause]:
+        if kind.resource != "services":
+            return []
+        if old is not None:
+            services.keep_allocated(obj, old)
+        uid = obj["metadata"]["uid"]
+        others = [each for each in self.lister("services", None) if each["metadata"]["uid"] != uid]
+        return services.allocate(obj, others, self.network)
+
+    # -- changing
+
+    def update(
+        self, kind: Kind, namespace: str, name: str, obj: Object, options: WriteOptions, subresource: str = ""
+    ) -> tuple[Object, bool]:
+        """Replace an object, or with a subresource its part; returns it and whether it was created.
+
+        Raises:
+            ApiError: 400, 404, 409 or 422, as Kubernetes.
+        """
+        check_type(kind, obj)
+        options.warnings += schema.decode(kind, obj, options.field_validation)
+        check_name(obj, namespace, name)
+        stored, obj = versions.storage(kind), versions.to_storage(kind, obj)
+        entry = self.store.get(stored.resource, namespace, name)
+        if entry is None:
+            if stored.resource not in strategy.CREATE_ON_UPDATE or subresource or obj["metadata"].get("uid"):
+                raise errors.not_found(kind, name)
+            obj["metadata"].pop("resourceVersion", None)
+            return versions.from_storage(kind, self.insert(stored, namespace, obj, options)), True
+        return versions.from_storage(kind, self.replace(stored, entry, obj, options, subresource)), False
+
+    def patch(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        body: Any,
+        content_type: str,
+        options: WriteOptions,
+        subresource: str = "",
+    ) -> tuple[Object, bool]:
+        """Patch an object with any of the four kinds of patch; returns it and whether an apply created it.
+
+        Raises:
+            ApiError: 400, 404, 409, 415 or 422, as Kubernetes.
+        """
+        stored = versions.storage(kind)
+        entry = self.store.get(stored.resource, namespace, name)
+        if content_type == APPLY_PATCH:
+            return self._apply(kind, namespace, name, body, options, entry, subresource)
+        if options.force:
+            raise errors.invalid_options("PatchOptions", "force", "Forbidden: may not be specified for non-apply patch")
+        if entry is None:
+            raise errors.not_found(kind, name)
+        current = versions.from_storage(kind, entry.copy())
+        new = patched(kind, current, body, content_type)
+        options.warnings += schema.decode_patched(kind, new, body, options.field_validation)
+        check_type(kind, new)
+        check_name(new, namespace, name)
+        new = self.replace(stored, entry, versions.to_storage(kind, new), options, subresource)
+        return versions.from_storage(kind, new), False
+
+    def _apply(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        body: Any,
+        options: WriteOptions,
+        entry: Entry | None,
+        subresource: str,
+    ) -> tuple[Object, bool]:
+        check_type(kind, body)
+        options.warnings += schema.decode(kind, body, options.field_validation)
+        check_name(body, namespace, name)
+        live = versions.from_storage(kind, entry.copy()) if entry else None
+        merged = apply.server_side_apply(kind, live, body, options.field_manager, options.force)
+        stored, merged = versions.storage(kind), versions.to_storage(kind, merged)
+        if entry is None:
+            if subresource:
+                raise errors.not_found(kind, name)
+            managed = merged["metadata"].pop("managedFields", None)
+            return versions.from_storage(kind, self.insert(stored, namespace, merged, options, managed)), True
+        new = self.replace(stored, entry, merged, options, subresource, applied=True)
+        return versions.from_storage(kind, new), False
+
+    def replace(
+        self,
+        kind: Kind,
+        entry: Entry,
+        new: Object,
+        options: WriteOptions,
+        subresource: str = "",
+        applied: bool = False,
+    ) -> Object:
+        """Check and store the next state of an object.
+
+        Args:
+            kind: Kind as it is stored.
+            entry: The current state.
+            new: The decoded next state; the caller gives it away.
+            options: Dry run, field manager.
+            subresource: Such as `status`; only its part of `new` counts.
+            applied: Whether `new` carries the managedFields of a server-side apply.
+
+        Raises:
+            ApiError: 409 Conflict or 422.
+        """
+        old = entry.obj
+        check_revision(kind, entry, new["metadata"])
+        _carry_over(new, old)
+        strategy.prepare_update(kind, new, old, subresource)
+        if not subresource:
+            self._complete_update(kind, new, old)
+        if _same(new, old):
+            return old
+        if strategy.asks_for_more(kind, new, old):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+        if not applied:
+            apply.track_update(kind, old, new, options.field_manager, "Update", subresource)
+        return self.commit(kind, entry, new, options)
+
+    def _complete_update(self, kind: Kind, new: Object, old: Object) -> None:
+        defaults.apply_defaults(kind, new)
+        causes = self._allocate(kind, new, old) or validation.validate_update(kind, new, old)
+        causes += _new_finalizers(new["metadata"], old["metadata"])
+        if causes:
+            raise errors.invalid(kind, new["metadata"]["name"], causes)
+
+    def commit(self, kind: Kind, entry: Entry, new: Object, options: WriteOptions) -> Object:
+        """Store an object's next state; one that waited for its last finalizer is gone with it."""
+        if options.dry_run:
+            return new
+        if is_finished(kind, new):
+            return self.store.delete(entry).obj
+        return self.store.put(kind.resource, entry.namespace, new).obj
+
+    def change(self, kind: Kind, entry: Entry, change: Change, options: WriteOptions) -> Object:
+        """Store what `change` makes of a copy of the current object, without the checks of a user's update."""
+        return self.commit(kind, entry, change(entry.copy()), options)
+
+
+def is_finished(kind: Kind, obj: Object) -> bool:
+    """Whether an object that is being deleted has nothing left to wait for."""
+    meta = obj["metadata"]
+    if not meta.get("deletionTimestamp") or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
+        return False
+    return kind.resource != "namespaces" or not (obj.get("spec") or {}).get("finalizers")
+
+
+def patched(kind: Kind, current: Object, body: Any, content_type: str) -> Object:
+    """Return what a patch makes of an object.
+
+    Raises:
+        ApiError: 400 or 422, the patch cannot be applied; 415, no such kind of patch.
+    """
+    if content_type == MERGE_PATCH:
+        found = patch.json_merge_patch(current, body)
+    elif content_type == JSON_PATCH:
+        found = patch.json_patch(current, body)
+    elif content_type == STRATEGIC_MERGE_PATCH:
+        found = patch.strategic_merge_patch(kind, current, body)
+    else:
+        raise errors.unsupported_media_type(", ".join(PATCH_TYPES))
+    if not isinstance(found, dict):
+        raise errors.bad_request("the patch does not leave an object")
+    return found
+
+
+def check_type(kind: Kind, obj: Object) -> None:
+    """Hold an object's `apiVersion` and `kind` against the path; absent ones are filled in.
+
+    Raises:
+        ApiError: 400.
+    """
+    api_version = obj.setdefault("apiVersion", kind.api_version) or kind.api_version
+    name = obj.setdefault("kind", kind.kind) or kind.kind
+    if api_version != kind.api_version:
+        raise errors.bad_request(
+            f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
+        )
+    if name != kind.kind:
+        raise errors.bad_request(
+            f'{name} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+            f"the kind in the data does not match the expected kind"
+        )
+    obj["apiVersion"], obj["kind"] = api_version, name
+    if obj.get("metadata") is None:
+        obj["metadata"] = {}
+
+
+def check_name(obj: Object, namespace: str, name: str) -> None:
+    """Hold an object's name and namespace against the path; absent ones are filled in.
+
+    Raises:
+        ApiError: 400.
+    """
+    meta = obj.setdefault("metadata", {})
+    if (meta.setdefault("name", name) or name) != name:
+        raise errors.bad_request(
+            f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
+        )
+    if namespace and meta.setdefault("namespace", namespace) != namespace:
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if not namespace:
+        meta.pop("namespace", None)
+    meta["name"] = name
+
+
+def check_revision(kind: Kind, entry: Entry, meta: Object) -> None:
+    """Hold the `resourceVersion` and `uid` that a writer read against the current ones.
+
+    Raises:
+        ApiError: 409 Conflict.
+    """
+    revision, uid = meta.get("resourceVersion"), meta.get("uid")
+    if uid and uid != entry.obj["metadata"]["uid"]:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {entry.obj['metadata']['uid']}"
+        raise errors.conflict(kind, entry.name, why)
+    if revision and revision != "0" and revision != str(entry.revision):
+        raise errors.conflict(kind, entry.name)
+
+
+def _carry_over(new: Object, old: Object) -> None:
+    meta, before = new["metadata"], old["metadata"]
+    meta.pop("selfLink", None)
+    for field in (
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "generateName",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+    ):
+        if field in before:
+            meta[field] = before[field]
+        else:
+            meta.pop(field, None)
+    if meta.get("managedFields") is None and "managedFields" in before:
+        meta["managedFields"] = before["managedFields"]
+
+
+def _new_finalizers(meta: Object, before: Object) -> list[errors.Cause]:
+    if not before.get("deletionTimestamp"):
+        return []
+    added = [each for each in meta.get("finalizers") or () if each not in (before.get("finalizers") or ())]
+    if not added:
+        return []
+    names = ", ".join(f'"{each}"' for each in added)
+    message = (
+        "Forbidden: no new finalizers can be added if the object is being deleted, "
+        f"found new finalizers []string{{{names}}}"
+    )
+    return [{"reason": "FieldValueForbidden", "message": message, "field": "metadata.finalizers"}]
+
+
+def _same(new: Object, old: Object) -> bool:
+    if new.keys() != old.keys() or any(new[field] != old[field] for field in new if field != "metadata"):
+        return False
+    meta, before = new["metadata"], old["metadata"]
+    if {**meta, "managedFields": None} != {**before, "managedFields": None}:
+        return False
+    return _owners(meta) == _owners(before)
+
+
+def _owners(meta: Object) -> list[Object]:
+    return [{**each, "time": None} for each in meta.get("managedFields") or ()]
+
+
+_NAMESPACE = next(kind for kind in versions.registry.KINDS if kind.resource == "namespaces")

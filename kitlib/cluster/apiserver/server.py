@@ -1,0 +1,123 @@
+"""The HTTPS front of the API.
+
+Stands for kube-apiserver's handler chain: authentication, request info, content negotiation, REST verbs, and the
+Status object for everything that goes wrong. Left out: HTTP/2, API priority and fairness, audit logs (each answer
+still has its `Audit-Id`), compression (on loopback it only costs time).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+from aiohttp import web
+
+from kitlib.cluster.apiserver import bootstrap_objects, errors, tls
+from kitlib.cluster.apiserver.auth import PUBLIC_PATHS, Authenticator
+from kitlib.cluster.apiserver.handlers import Handlers, failure
+from kitlib.cluster.apiserver.inprocess import InProcessClient
+from kitlib.cluster.apiserver.rest import REST
+from kitlib.cluster.apiserver.services import service_network
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.store import Store, StoreError
+
+MAX_BODY = 3 * 1024 * 1024
+_EVENT_SWEEP_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class APIServer:
+    """The API server of a cluster.
+
+    Args:
+        config: Addresses, KIT_HOME and settings of the cluster.
+        store: Where its objects live; the caller closes it.
+
+    Attributes:
+        config: As given.
+        rest: Reads and writes objects.
+        authenticator: Knows the bearer tokens.
+    """
+
+    def __init__(self, config: ClusterConfig, store: Store) -> None:
+        """Make certificates where there are none, and the objects that every cluster has."""
+        self.config = config
+        self.rest = REST(store, config)
+        tls.ensure_certificates(config.pki)
+        self.authenticator = Authenticator(config.pki / "tokens.json")
+        self._handlers = Handlers(self)
+        self._front = web.Server(
+            self._handle, request_factory=_request, access_log=None, keepalive_timeout=300, handler_cancellation=True
+        )
+        self._server: asyncio.base_events.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, sock: socket.socket | None = None) -> None:
+        """Write the cluster's own objects and answer requests.
+
+        Args:
+            sock: A listening socket; without one, `config.host` and `config.port` are bound.
+        """
+        address = str(service_network(self.config.block)[1])
+        bootstrap_objects.ensure(self.rest, self.config, address)
+        context = tls.server_context(self.config.pki)
+        loop = asyncio.get_running_loop()
+        if sock is not None:
+            self._server = await loop.create_server(self._front, sock=sock, ssl=context, backlog=512)
+        else:
+            host, port = self.config.host, self.config.port
+            self._server = await loop.create_server(self._front, host, port, ssl=context, backlog=512)
+        self._sweeper = asyncio.ensure_future(self._sweep_events())
+
+    async def stop(self) -> None:
+        """Close the socket and every connection, watches included."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        await self._front.shutdown(timeout=0.1)
+
+    def client(self, user: str) -> InProcessClient:
+        """Return a client of this server that needs no network.
+
+        Args:
+            user: Component name, such as `kube-scheduler`; the field manager of what it writes.
+        """
+        return InProcessClient(self.rest, self.authenticator, user)
+
+    async def _sweep_events(self) -> None:
+        while True:
+            await asyncio.sleep(_EVENT_SWEEP_SECONDS)
+            bootstrap_objects.expire_events(self.rest, self.config.settings.event_ttl)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ApiError as error:
+            return failure(error)
+        except web.HTTPRequestEntityTooLarge:
+            return failure(errors.too_large())
+        except StoreError as error:
+            log.error("%s", error)
+            return failure(errors.internal(str(error)))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("%s %s", request.method, request.raw_path)
+            return failure(errors.internal(f"{type(error).__name__}: {error}"))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        if path in PUBLIC_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
+            return await self._handlers.public(request, path)
+        user = self.authenticator.authenticate(request.headers.get("Authorization"))
+        return await self._handlers.dispatch(request, path, user)
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)

@@ -1,0 +1,222 @@
+"""The subresources that are more than a part of their object: scale, binding, eviction, token.
+
+Stands for the REST types beside the main one in pkg/registry (`ScaleREST`, `BindingREST`, `EvictionREST`,
+`TokenREST`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kitlib.cluster import labels
+from kitlib.cluster.apiserver import deletion, errors, registry, schema, selectors
+from kitlib.cluster.apiserver.auth import Authenticator
+from kitlib.cluster.apiserver.options import WriteOptions
+from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.rest import REST, check_name, check_type, now, patched
+from kitlib.cluster.client import Object
+from kitlib.cluster.store import Entry
+
+
+def _virtual(group: str, version: str, kind: str, model: str) -> Kind:
+    """Return a kind that is only spoken, never stored, such as Scale."""
+    plural = kind.lower() + "s"
+    return Kind(group, version, kind, plural, kind.lower(), True, (), (), ("create",), (), model)
+
+
+SCALE = _virtual("autoscaling", "v1", "Scale", "V1Scale")
+EVICTION = _virtual("policy", "v1", "Eviction", "V1Eviction")
+TOKEN_REQUEST = _virtual("authentication.k8s.io", "v1", "TokenRequest", "AuthenticationV1TokenRequest")
+BINDING = registry.lookup("bindings")
+_PODS = registry.lookup("pods")
+_BUDGETS = registry.lookup("poddisruptionbudgets.policy")
+_ACCOUNTS = registry.lookup("serviceaccounts")
+_BLOCKED = "Cannot evict pod as it would violate the pod's disruption budget."
+
+
+def get_scale(rest: REST, kind: Kind, namespace: str, name: str) -> Object:
+    """Return the `autoscaling/v1` Scale of a workload."""
+    return _scale_of(kind, rest.entry(kind, namespace, name).obj)
+
+
+def _scale_of(kind: Kind, obj: Object) -> Object:
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    selector = spec.get("selector")
+    if kind.resource == "replicationcontrollers":
+        selector = {"matchLabels": selector or {}}
+    shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {field: meta[field] for field in shown if field in meta},
+        "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
+        "status": {"replicas": status.get("replicas", 0), "selector": selectors.selector_text(selector)},
+    }
+
+
+def set_scale(
+    rest: REST, kind: Kind, namespace: str, name: str, body: Any, options: WriteOptions, content_type: str = ""
+) -> Object:
+    """Change a workload's replicas through its Scale, replaced or (with a content type) patched.
+
+    Raises:
+        ApiError: 400, 404, 409 or 422, as Kubernetes.
+    """
+    entry = rest.entry(kind, namespace, name)
+    scale = patched(SCALE, _scale_of(kind, entry.obj), body, content_type) if content_type else body
+    check_type(SCALE, scale)
+    options.warnings += schema.decode(SCALE, scale, options.field_validation)
+    check_name(scale, namespace, name)
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        message = f"Invalid value: {replicas}: must be greater than or equal to 0"
+        cause = {"reason": "FieldValueInvalid", "message": message, "field": "spec.replicas"}
+        raise errors.invalid(SCALE, name, [cause])
+    new = entry.copy()
+    new["spec"]["replicas"] = replicas
+    for field in ("resourceVersion", "uid"):
+        if scale["metadata"].get(field):
+            new["metadata"][field] = scale["metadata"][field]
+    return _scale_of(kind, rest.replace(kind, entry, new, options, "scale"))
+
+
+def bind(rest: REST, namespace: str, name: str, binding: Object, options: WriteOptions) -> Object:
+    """Give a Pod its node.
+
+    Raises:
+        ApiError: 409, the Pod has a node or is being deleted; 422, the target is no node.
+    """
+    check_type(BINDING, binding)
+    options.warnings += schema.decode(BINDING, binding, options.field_validation)
+    name = name or binding["metadata"].get("name", "")
+    check_name(binding, namespace, name)
+    target = binding.get("target") or {}
+    if target.get("kind", "Node") not in ("", "Node") or not target.get("name"):
+        message = 'Unsupported value: supported values: "Node", "<empty>"'
+        cause = {"reason": "FieldValueNotSupported", "message": message, "field": "target.kind"}
+        raise errors.invalid(BINDING, name, [cause])
+    entry = rest.entry(_PODS, namespace, name)
+    spec, meta = entry.obj["spec"], entry.obj["metadata"]
+    if meta.get("deletionTimestamp"):
+        why = f"pod {name} is being deleted, cannot be assigned to a host"
+        raise errors.conflict(_PODS, name, why, "binding")
+    if spec.get("nodeName"):
+        why = f'pod {name} is already assigned to node "{spec["nodeName"]}"'
+        raise errors.conflict(_PODS, name, why, "binding")
+
+    def assign(pod: Object) -> Object:
+        pod["spec"]["nodeName"] = target["name"]
+        annotations = binding["metadata"].get("annotations")
+        if annotations:
+            pod["metadata"].setdefault("annotations", {}).update(annotations)
+        set_condition(pod, {"type": "PodScheduled", "status": "True"})
+        return pod
+
+    rest.change(_PODS, entry, assign, options)
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def set_condition(obj: Object, condition: Object) -> None:
+    """Set a condition in an object's status; its transition time moves only when its status does."""
+    conditions = obj.setdefault("status", {}).setdefault("conditions", [])
+    found = next((each for each in conditions if each["type"] == condition["type"]), None)
+    if found is None:
+        found = {"lastProbeTime": None, "lastTransitionTime": now()}
+        conditions.append(found)
+    elif found["status"] != condition["status"]:
+        found["lastTransitionTime"] = now()
+    for field in ("reason", "message"):
+        found.pop(field, None)
+    generation = obj["metadata"].get("generation")
+    found.update({"observedGeneration": generation} if generation else {}, **condition)
+
+
+def evict(rest: REST, namespace: str, name: str, eviction: Object, options: WriteOptions) -> Object:
+    """Delete a Pod if its PodDisruptionBudget allows.
+
+    Raises:
+        ApiError: 429, the budget does not allow it now; 500, several budgets cover the Pod.
+    """
+    check_type(EVICTION, eviction)
+    options.warnings += schema.decode(EVICTION, eviction, options.field_validation)
+    check_name(eviction, namespace, name)
+    entry = rest.entry(_PODS, namespace, name)
+    asked = eviction.get("deleteOptions") or {}
+    dry = WriteOptions(dry_run=options.dry_run or bool(asked.get("dryRun")), field_manager=options.field_manager)
+    status = entry.obj.get("status") or {}
+    phase = status.get("phase")
+    if phase not in ("Succeeded", "Failed", "Pending") and not entry.obj["metadata"].get("deletionTimestamp"):
+        _take_from_budget(rest, entry, dry)
+    if not dry.dry_run:
+        rest.change(_PODS, entry, _disrupted, dry)
+    deletion.delete(rest, _PODS, namespace, name, asked, dry)
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def _disrupted(pod: Object) -> Object:
+    text = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    set_condition(pod, {"type": "DisruptionTarget", "status": "True", **text})
+    return pod
+
+
+def _take_from_budget(rest: REST, pod: Entry, options: WriteOptions) -> None:
+    found = [
+        entry
+        for entry in rest.store.list(_BUDGETS.resource, pod.namespace)
+        if labels.matches((entry.obj.get("spec") or {}).get("selector"), pod.obj["metadata"].get("labels"))
+    ]
+    if len(found) > 1:
+        raise errors.internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        )
+    for entry in found:
+        if not _ready(pod.obj) and entry.obj["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+            return
+        _check_budget(entry)
+        rest.change(_BUDGETS, entry, lambda budget: _one_less(budget, pod.name), options)
+
+
+def _ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _check_budget(entry: Entry) -> None:
+    status, meta = entry.obj.get("status") or {}, entry.obj["metadata"]
+    if status.get("observedGeneration", 0) < meta.get("generation", 0):
+        message = f"The disruption budget {entry.name} is still being processed by the server."
+        cause = {"reason": "DisruptionBudget", "message": message}
+        raise errors.too_many_requests(_BLOCKED, [cause], retry_after=10)
+    if status.get("disruptionsAllowed", 0) <= 0:
+        wanted, current = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
+        message = f"The disruption budget {entry.name} needs {wanted} healthy pods and has {current} currently"
+        raise errors.too_many_requests(_BLOCKED, [{"reason": "DisruptionBudget", "message": message}])
+
+
+def _one_less(budget: Object, pod: str) -> Object:
+    status = budget["status"]
+    status["disruptionsAllowed"] -= 1
+    status.setdefault("disruptedPods", {})[pod] = now()
+    return budget
+
+
+def request_token(
+    rest: REST, authenticator: Authenticator, namespace: str, name: str, obj: Object, options: WriteOptions
+) -> Object:
+    """Return a TokenRequest with a new token of a ServiceAccount.
+
+    Raises:
+        ApiError: 404, no such ServiceAccount; 422, the life asked for is too short or too long.
+    """
+    check_type(TOKEN_REQUEST, obj)
+    options.warnings += schema.decode(TOKEN_REQUEST, obj, options.field_validation)
+    rest.entry(_ACCOUNTS, namespace, name)
+    spec = obj.setdefault("spec", {})
+    seconds = spec.setdefault("expirationSeconds", 3600)
+    if not 600 <= seconds <= 1 << 32:
+        message = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes"
+        cause = {"reason": "FieldValueInvalid", "message": message, "field": "spec.expirationSeconds"}
+        raise errors.invalid(TOKEN_REQUEST, name, [cause])
+    token, expires = authenticator.issue(namespace, name, seconds)
+    meta = {"name": name, "namespace": namespace, "creationTimestamp": now()}
+    return {**obj, "metadata": meta, "status": {"token": token, "expirationTimestamp": expires}}

@@ -1,0 +1,118 @@
+"""The cluster's own certificate authority and the certificates that it signs.
+
+Stands for `kubeadm init phase certs`. Keys never leave KIT_HOME/pki (mode 0700, files 0600). Left out: client
+certificates (users come with bearer tokens) and rotation (certificates are valid for ten years).
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+_VALID = timedelta(days=3650)
+
+
+def ensure_certificates(pki: Path, addresses: Iterable[str] = ()) -> None:
+    """Make the authority (`ca.crt`, `ca.key`) and the server's certificate (`apiserver.crt`, `apiserver.key`).
+
+    What is there and still fits is kept, so clients that trust the authority stay connected over restarts.
+
+    Args:
+        pki: Folder; made with mode 0700.
+        addresses: IP addresses that the certificate names beside 127.0.0.1, such as those of the nodes.
+    """
+    pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pki.chmod(0o700)
+    wanted = ["127.0.0.1", *addresses]
+    if not (pki / "ca.key").exists() or not (pki / "ca.crt").exists():
+        _make_authority(pki)
+        _sign_server(pki, wanted)
+    elif not set(wanted) <= _named(pki / "apiserver.crt"):
+        _sign_server(pki, wanted)
+
+
+def server_context(pki: Path) -> ssl.SSLContext:
+    """Return the TLS context of a server that shows the certificate in `pki`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")
+    return context
+
+
+def _named(path: Path) -> set[str]:
+    if not path.exists() or not path.with_suffix(".key").exists():
+        return set()
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(address) for address in names.get_values_for_type(x509.IPAddress)}
+
+
+def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    start = datetime.now(timezone.utc) - timedelta(hours=1)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + _VALID)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _make_authority(pki: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    certificate = (
+        _builder("kubernetes", "kubernetes", key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write(pki / "ca.key", _pem(key))
+    _write(pki / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _sign_server(pki: Path, addresses: Iterable[str]) -> None:
+    authority = serialization.load_pem_private_key((pki / "ca.key").read_bytes(), None)
+    assert isinstance(authority, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in NAMES]
+    names += [x509.IPAddress(ip_address(address)) for address in addresses]
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    certificate = (
+        _builder("kube-apiserver", "kubernetes", key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(issuer, critical=False)
+        .sign(authority, hashes.SHA256())
+    )
+    _write(pki / "apiserver.key", _pem(key))
+    _write(pki / "apiserver.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)
