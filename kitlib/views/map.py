@@ -64,7 +64,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         self.on_msg(_on_message)
         self.observe(_on_services, "services")
         self._wait_for_first_lists()
-        self.scene = self._scene()
+        self._show(self._scene())
         threading.Thread(target=self._draw, name="cluster-map", daemon=True).start()
 
     def text(self) -> str:
@@ -142,10 +142,16 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
                 return
             self._dirty.clear()
             began = time.monotonic()
-            drawn = self._scene()
-            if drawn != self.scene:
-                self.scene = drawn
+            self._show(self._scene())
             self._closed.wait(max(QUIET_SECONDS, 10 * (time.monotonic() - began)))
+
+    def _show(self, drawn: Json) -> None:
+        if drawn != self.scene:
+            self.scene = drawn
+        # ipykernel 7.4 sends answers to the shell that spoke last, here the one that may be busy with a cell;
+        # without this mark they keep the subshell that the front end chose, and buttons work all the time.
+        if self.comm is not None:
+            vars(self.comm).pop("_reply_subshell_id", None)
 
     def _act(self, content: Json) -> None:
         """Do what a button asks for, in a thread of its own."""

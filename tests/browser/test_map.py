@@ -1,0 +1,71 @@
+"""In JupyterLab the map shows a Deployment's Pods, and its button kills one that the ReplicaSet then replaces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import EmbeddedCluster
+
+from browser.chrome import Chrome, Page
+from browser.lab import Lab, run_all, wait_until_run, write_notebook
+
+RUNNING = "Array.from(document.querySelectorAll('.kit-tile[data-status=Running][data-letter=R]'), (tile) => tile.dataset.name)"
+
+
+def deployment(replicas: int) -> dict:
+    container = {"name": "kubernetes-bootcamp", "image": "gcr.io/google-samples/kubernetes-bootcamp:v1"}
+    labels = {"app": "kubernetes-bootcamp"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kubernetes-bootcamp"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def running(page: Page, number: int) -> set[str]:
+    page.wait_for(f"{RUNNING}.length === {number}", f"{number} tiles of running Pods")
+    return set(page.evaluate(RUNNING))
+
+
+@pytest.mark.timeout(600)
+def test_a_pod_deleted_on_the_map_is_replaced(
+    cluster: EmbeddedCluster, namespace: str, browser: Chrome, screenshots: Path, tmp_path: Path
+) -> None:
+    cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(deployment(2)))
+    cluster.kubectl("expose", "-n", namespace, "deployment/kubernetes-bootcamp", "--port=8080")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    write_notebook(folder / "map.ipynb", "from kitlib import views", f"views.cluster_map({namespace!r}, services=True)")
+    with Lab(folder, tmp_path, cluster.env) as lab:
+        page = lab.open(browser, "map.ipynb")
+        run_all(page)
+        wait_until_run(page, 180)
+        before = running(page, 2)
+        assert page.evaluate("document.querySelectorAll('.kit-node').length") == 3
+        page.wait_for("document.querySelectorAll('.kit-link').length === 2", "links from the Service to its Pods")
+        page.screenshot(screenshots / "map-before.png")
+
+        victim = sorted(before)[0]
+        page.evaluate(f"document.querySelector('.kit-tile[data-name=\"{victim}\"]').focus()")
+        page.press("Enter", "\r")  # the keyboard reaches tiles and buttons
+        page.evaluate("document.querySelector('.kit-delete').focus()")
+        page.press("Enter", "\r")
+        page.wait_for(f"!document.querySelector('.kit-tile[data-name=\"{victim}\"]')", "the deleted Pod's tile to go")
+        after = running(page, 2)
+        assert victim not in after
+        assert len(after - before) == 1
+        page.wait_for("document.querySelector('.kit-log').innerText.includes('Killing')", "the event in the log")
+        page.screenshot(screenshots / "map-after.png")
+
+        page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'}).then(() => 1)")
+        page.wait_for("document.body.dataset.jpThemeLight === 'false'", "the dark theme")
+        page.screenshot(screenshots / "map-dark.png")
+    assert browser.complaints == []
+    cluster.kubectl("delete", "-n", namespace, "deployment/kubernetes-bootcamp", "service/kubernetes-bootcamp")
