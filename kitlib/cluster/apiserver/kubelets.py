@@ -10,6 +10,7 @@ import ssl
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.upgrade import Backend
@@ -49,6 +50,38 @@ async def kubelet_of_pod(client: Client, pod: Object, config: ClusterConfig) -> 
 def session(**options: Any) -> aiohttp.ClientSession:
     """Return an HTTP client for one request to a kubelet or a Pod."""
     return aiohttp.ClientSession(timeout=TIMEOUT, auto_decompress=False, **options)
+
+
+class Interrupted(ConnectionError):  # noqa: N818
+    """An answer that was being passed on broke off; the client's connection is gone too."""
+
+
+async def relay(
+    request: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse
+) -> web.StreamResponse:
+    """Pass an answer's body on as it comes.
+
+    Args:
+        request: The client's request.
+        answer: The answer of a kubelet or Pod, its head read.
+        response: The answer to the client, its head complete and not yet sent.
+
+    Returns:
+        The same response, sent.
+
+    Raises:
+        Interrupted: Either connection broke; the client sees an answer that is cut off.
+    """
+    await response.prepare(request)
+    try:
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+        await response.write_eof()
+    except (aiohttp.ClientError, OSError) as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise Interrupted(str(error)) from None
+    return response
 
 
 def dial_error(error: BaseException, backend: Backend) -> str:

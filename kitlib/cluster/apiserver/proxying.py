@@ -20,7 +20,7 @@ from aiohttp import web
 from yarl import URL
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.kubelets import dial_error, kubelet_of, session, tls_context
+from kitlib.cluster.apiserver.kubelets import Interrupted, dial_error, kubelet_of, relay, session, tls_context
 from kitlib.cluster.apiserver.upgrade import Backend, forward_upgrade, forwarded_headers, is_upgrade
 from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.config import ClusterConfig
@@ -38,7 +38,8 @@ async def handle(request: web.Request, client: Client, config: ClusterConfig, in
     """Pass a request on; see `streams.handle`."""
     prefix, path = _split_path(request)
     if not path and request.method in ("GET", "HEAD"):
-        raise web.HTTPMovedPermanently(str(request.rel_url.with_path(prefix + "/", encoded=True, keep_query=True)))
+        query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+        return web.Response(status=301, headers={"Location": f"{prefix}/{query}"})
     backend = await _locate(client, config, info)
     target = (path or "/") + (f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else "")
     forwarded = {
@@ -51,9 +52,9 @@ async def handle(request: web.Request, client: Client, config: ClusterConfig, in
         if is_upgrade(request):
             return await forward_upgrade(request, backend, target, forwarded)
         return await _forward(request, backend, target, forwarded, prefix)
+    except Interrupted:
+        raise
     except (aiohttp.ClientError, OSError) as error:
-        if isinstance(error, (aiohttp.ClientConnectionResetError, aiohttp.ClientPayloadError)):
-            raise  # after the head has been sent there is nothing to say but the end of the connection
         raise _unavailable(f"error trying to reach service: {dial_error(error, backend)}") from None
 
 
@@ -210,11 +211,7 @@ async def _relay(
     if "Location" not in answer.headers and answer.content_type == "text/html" and (length or 0) <= MAX_REWRITTEN:
         return await _relay_html(request, response, answer, backend, prefix)
     response.content_length = length
-    await response.prepare(request)
-    async for piece in answer.content.iter_any():
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    return await relay(request, answer, response)
 
 
 async def _relay_html(

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.kubelets import dial_error, kubelet_of_pod, session
+from kitlib.cluster.apiserver.kubelets import dial_error, kubelet_of_pod, relay, session
 from kitlib.cluster.apiserver.upgrade import Backend, forward_upgrade, is_upgrade
 from kitlib.cluster.client import ApiError, Object
 
@@ -124,19 +124,7 @@ async def _log(request: web.Request, server: APIServer, pod: Object) -> web.Stre
         async with answer:
             if answer.status != 200:
                 raise _refused(answer.status, (await answer.text()).strip())
-            return await relay(request, answer, {"Content-Type": "text/plain"})
-
-
-async def relay(
-    request: web.Request, answer: aiohttp.ClientResponse, headers: Mapping[str, str]
-) -> web.StreamResponse:
-    """Send an answer's body to the client as it comes."""
-    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-    await response.prepare(request)
-    async for piece in answer.content.iter_any():
-        await response.write(piece)
-    await response.write_eof()
-    return response
+            return await relay(request, answer, web.StreamResponse(headers={"Content-Type": "text/plain"}))
 
 
 def _unreachable(verb: str, url: str, error: BaseException, backend: Backend) -> ApiError:
