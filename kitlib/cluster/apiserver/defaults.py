@@ -313,14 +313,6 @@ def _binding(obj: Object) -> None:
             subject["apiGroup"] = "rbac.authorization.k8s.io"
 
 
-def _namespace(obj: Object) -> None:
-    name = obj.setdefault("metadata", {}).get("name")
-    if name:
-        obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
-    fill(obj.setdefault("spec", {}), {"finalizers": ["kubernetes"]})
-    obj.setdefault("status", {}).setdefault("phase", "Active")
-
-
 def _node(obj: Object) -> None:
     obj.setdefault("spec", {})
     status = obj.setdefault("status", {})
@@ -376,7 +368,6 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "NetworkPolicy": _network_policy,
     "RoleBinding": _binding,
     "ClusterRoleBinding": _binding,
-    "Namespace": _namespace,
     "Node": _node,
     "Endpoints": _endpoints,
     "EndpointSlice": _endpoint_slice,

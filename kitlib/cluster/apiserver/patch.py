@@ -2,7 +2,8 @@
 
 Stands for apimachinery's `jsonmergepatch` and `strategicpatch` and for the patch handler around them. A strategic merge
 patch knows how each list merges (see `models.py`) and obeys the directives `$patch`, `$retainKeys`,
-`$setElementOrder/x` and `$deleteFromPrimitiveList/x`. No function changes its input. Server-side apply, the fourth, is in `apply.py`.
+`$setElementOrder/x` and `$deleteFromPrimitiveList/x`. No function changes its input. Server-side apply, the fourth, is
+in `apply.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,211 @@
+"""Validation: which objects, and which changes of objects, the API server refuses with 422.
+
+Stands for the `Validate*` functions of kube-apiserver, in its words and order, for what learners meet. Types and
+unknown fields are `schema.py`'s. Left out: rules of alpha fields, warnings, and CEL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kitlib.cluster.apiserver import validation_objects as objects
+from kitlib.cluster.apiserver import validation_workloads as workloads
+from kitlib.cluster.apiserver.fielderrors import (
+    FieldErrors,
+    check_annotations,
+    check_labels,
+    dns_1035_label,
+    dns_label,
+    dns_subdomain,
+    path_segment,
+    qualified_name,
+)
+from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.validation_pod import check_pod_spec, check_resources
+from kitlib.cluster.client import Object
+
+Cause = dict[str, str]
+
+_RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+_NAMES: dict[str, Callable[[str], Iterator[str]]] = {
+    **dict.fromkeys(_RBAC, path_segment),
+    "APIService": path_segment,
+    "Namespace": dns_label,
+    "Service": dns_1035_label,
+}
+
+
+def _check_metadata(found: FieldErrors, kind: Kind, meta: Object) -> None:
+    check_name = _NAMES.get(kind.kind, dns_subdomain)
+    prefix, name = meta.get("generateName"), meta.get("name")
+    if prefix:
+        shown = prefix[:-1] + "a" if prefix.endswith("-") else prefix
+        found.each("metadata.generateName", prefix, check_name(shown))
+    if not name:
+        found.required("metadata.name", "name or generateName is required")
+    elif not prefix or not name.startswith(prefix[:58]):
+        found.each("metadata.name", name, check_name(name))
+    check_labels(found, meta.get("labels"), "metadata.labels")
+    check_annotations(found, meta.get("annotations"), "metadata.annotations")
+    _check_owners(found, meta)
+    for finalizer in meta.get("finalizers") or ():
+        found.each("metadata.finalizers", finalizer, qualified_name(finalizer))
+
+
+def _check_owners(found: FieldErrors, meta: Object) -> None:
+    owners = meta.get("ownerReferences") or ()
+    for index, owner in enumerate(owners):
+        for name in ("apiVersion", "kind", "name", "uid"):
+            if not owner.get(name):
+                text = "version must not be empty" if name == "apiVersion" else "must not be empty"
+                found.invalid(f"metadata.ownerReferences[{index}].{name}", "", text)
+    controllers = [owner for owner in owners if owner.get("controller")]
+    if len(controllers) > 1:
+        names = [f"{owner.get('kind')}/{owner.get('name')}" for owner in controllers]
+        both = f"{names[0]} and {names[1]}"
+        text = f'Only one reference can have Controller set to true. Found "true" in references for {both}'
+        found.invalid("metadata.ownerReferences", list(owners), text)
+
+
+def _pod(found: FieldErrors, pod: Object) -> None:
+    check_pod_spec(found, pod["spec"], "spec")
+
+
+_UPDATABLE = (
+    "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` "
+    "(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` "
+    "(allow it to be set to 1 if it was previously negative)"
+)
+
+
+def _fixed_part(spec: Object) -> Object:
+    """Return the part of a Pod's spec that may never change."""
+    changing = ("activeDeadlineSeconds", "tolerations", "nodeName", "schedulingGates", "ephemeralContainers")
+    fixed = {name: value for name, value in spec.items() if name not in changing}
+    for group in ("containers", "initContainers"):
+        if group in spec:
+            fixed[group] = [{**container, "image": "", "imagePullPolicy": ""} for container in spec[group]]
+    return fixed
+
+
+def _pod_update(found: FieldErrors, new: Object, old: Object) -> None:
+    spec, before = new["spec"], old["spec"]
+    counts = [len(each.get("containers") or ()) for each in (spec, before)]
+    if counts[0] != counts[1]:
+        found.forbidden("spec.containers", "pod updates may not add or remove containers")
+        return
+    kept = [toleration in (spec.get("tolerations") or ()) for toleration in before.get("tolerations") or ()]
+    if not all(kept) or _fixed_part(spec) != _fixed_part(before) or _gates_added(spec, before):
+        found.forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n")
+    if before.get("nodeName") and spec.get("nodeName") != before["nodeName"]:
+        found.forbidden("spec.nodeName", "may not be changed once set")
+
+
+def _gates_added(spec: Object, before: Object) -> bool:
+    return any(gate not in (before.get("schedulingGates") or ()) for gate in spec.get("schedulingGates") or ())
+
+
+def check_pod_resize(new: Object, old: Object) -> list[Cause]:
+    """Return what is wrong with a write to a Pod's `resize` subresource, which may change resources alone."""
+    found = FieldErrors()
+    stripped = [
+        [{**container, "resources": {}} for container in pod["spec"].get("containers") or ()] for pod in (new, old)
+    ]
+    if stripped[0] != stripped[1]:
+        found.forbidden("spec", "only cpu and memory resources are mutable")
+    for index, container in enumerate(new["spec"].get("containers") or ()):
+        check_resources(found, container.get("resources") or {}, f"spec.containers[{index}].resources")
+    return found
+
+
+_CREATE: dict[str, Callable[[FieldErrors, Object], None]] = {
+    "Pod": _pod,
+    "Deployment": workloads.deployment,
+    "ReplicaSet": workloads.replica_set,
+    "ReplicationController": workloads.replication_controller,
+    "StatefulSet": workloads.stateful_set,
+    "DaemonSet": workloads.daemon_set,
+    "Job": workloads.job,
+    "CronJob": workloads.cron_job,
+    "Service": objects.service,
+    "ConfigMap": objects.config_map,
+    "Secret": objects.secret,
+    "PersistentVolumeClaim": objects.claim,
+    "PersistentVolume": objects.volume,
+    "Node": objects.node,
+    "Role": objects.role,
+    "ClusterRole": objects.role,
+    "RoleBinding": objects.binding,
+    "ClusterRoleBinding": objects.binding,
+    "HorizontalPodAutoscaler": objects.autoscaler,
+    "Ingress": objects.ingress,
+    "PodDisruptionBudget": objects.disruption_budget,
+    "PriorityClass": objects.priority_class,
+    "StorageClass": objects.storage_class,
+    "EndpointSlice": objects.endpoint_slice,
+    "ResourceQuota": objects.quota,
+}
+
+_UPDATE: dict[str, Callable[[FieldErrors, Object, Object], None]] = {
+    "Pod": _pod_update,
+    "Deployment": workloads.selector_update,
+    "ReplicaSet": workloads.selector_update,
+    "DaemonSet": workloads.selector_update,
+    "StatefulSet": workloads.stateful_set_update,
+    "Job": workloads.job_update,
+    "Service": objects.service_update,
+    "ConfigMap": objects.data_update,
+    "Secret": objects.data_update,
+    "PersistentVolumeClaim": objects.claim_update,
+    "RoleBinding": objects.binding_update,
+    "ClusterRoleBinding": objects.binding_update,
+    "PriorityClass": objects.priority_class_update,
+}
+
+
+def validate_create(kind: Kind, obj: Object) -> list[Cause]:
+    """Return what is wrong with a new object.
+
+    Args:
+        kind: Kind of the object.
+        obj: The object after decoding, defaults and admission.
+
+    Returns:
+        Causes `{reason, message, field}` for `errors.invalid`; empty for a valid object.
+    """
+    found = FieldErrors()
+    if kind.kind == "Event":
+        if not kind.group:
+            objects.event(found, obj)
+        return found
+    _check_metadata(found, kind, obj["metadata"])
+    check = _CREATE.get(kind.kind)
+    if check is not None:
+        check(found, obj)
+    return found
+
+
+def validate_update(kind: Kind, new: Object, old: Object) -> list[Cause]:
+    """Return what is wrong with an object's next state.
+
+    Args:
+        kind: Kind of the object.
+        new: The next state, with its defaults.
+        old: The stored state.
+
+    Returns:
+        Causes, as `validate_create`.
+    """
+    found = FieldErrors()
+    check = _UPDATE.get(kind.kind)
+    if kind.kind == "Event":
+        return found
+    if new["metadata"] != old["metadata"]:
+        _check_metadata(found, kind, new["metadata"])
+    if check is not None:
+        check(found, new, old)
+    create = _CREATE.get(kind.kind)
+    unchanged = all(new.get(name) == old.get(name) for name in {*new, *old} - {"metadata", "status"})
+    if create is not None and not unchanged and not (kind.kind == "Pod" and found):
+        create(found, new)
+    return found
