@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -59,6 +60,7 @@ class Cluster:
         self.owns_namespace = False
         self.resumed = False
         self._source = source
+        self._started_in = os.getcwd()
         self._on_clean_up: list[Callable[[], None]] = []
         with self.errors():
             self.api = config.new_client_from_config_dict(source, persist_config=False)
@@ -76,6 +78,13 @@ class Cluster:
     def embedded(self) -> bool:
         """Whether this is the kit's own cluster, where a node may be killed."""
         return self.engine == "embedded"
+
+    @property
+    def folder(self) -> Path:
+        """A folder for the chapter's files, made on first use and deleted by `clean_up`."""
+        path = kit_home() / "files" / self.namespace
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -203,12 +212,19 @@ class Cluster:
         for action in [*actions, kubectl.stop_all]:
             with contextlib.suppress(Exception):
                 action()
+        self._delete_folder()
         try:
             with self.errors():
                 done = self._delete_namespace() if self.owns_namespace else self._delete_objects()
             print(f"Cleaned up: {done}; nothing runs in the background.")
         except KitError as error:
             print(f"Not cleaned up: {error}")
+
+    def _delete_folder(self) -> None:
+        folder = kit_home() / "files" / self.namespace
+        if folder in [Path.cwd(), *Path.cwd().parents]:
+            os.chdir(self._started_in)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _delete_namespace(self) -> str:
         try:

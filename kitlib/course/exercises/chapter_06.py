@@ -41,22 +41,22 @@ def never_fewer(cluster: Any, answer: Any) -> str:
     "06.2",
     "Out of a bad release",
     hints=[
-        "Start the bad release with the `v10` image, look at it, and then go back.",
+        "Start the bad release with the `v99` image, look at it, and then go back.",
         "`kubectl rollout undo` goes back to the revision before.",
     ],
     solution="%kubectl set image deployments/kubernetes-bootcamp "
-    "kubernetes-bootcamp=gcr.io/google-samples/kubernetes-bootcamp:v10\n"
+    "kubernetes-bootcamp=gcr.io/google-samples/kubernetes-bootcamp:v99\n"
     "%kubectl rollout undo deployments/kubernetes-bootcamp\n"
     "%kubectl rollout status deployments/kubernetes-bootcamp",
 )
 def out_of_a_bad_release(cluster: Any, answer: Any) -> str:
-    """A ReplicaSet of v10 exists, has no replicas any more, and the app is whole."""
+    """A ReplicaSet of v99 exists, has no replicas any more, and the app is whole."""
     found = deployment(cluster, BOOTCAMP)
     sets = cluster.apps.list_namespaced_replica_set(cluster.namespace, label_selector=f"app={BOOTCAMP}").items
-    bad = [item for item in sets if image(item).endswith(":v10")]
+    bad = [item for item in sets if image(item).endswith(":v99")]
     if not bad:
-        raise NotAttempted("No release of `:v10` has been tried yet.")
-    require(not image(found).endswith(":v10"), "The Deployment still wants `:v10`.")
-    require(not any(item.spec.replicas for item in bad), "The ReplicaSet of `:v10` still has replicas: wait a moment.")
+        raise NotAttempted("No release of `:v99` has been tried yet.")
+    require(not image(found).endswith(":v99"), "The Deployment still wants `:v99`.")
+    require(not any(item.spec.replicas for item in bad), "The ReplicaSet of `:v99` still has replicas: wait a moment.")
     require_settled(found)
     return f"Back on `{image(found)}`, with the failed attempt kept in the history."

@@ -1,0 +1,69 @@
+"""Chapter 07: declaring the application in files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kitlib.course.exercise import NotAttempted, exercise
+from kitlib.course.look import BOOTCAMP, deployment, is_ready, pods, read, require, require_settled
+
+GREETING = "Good evening"
+
+
+@exercise(
+    "07.1",
+    "A new greeting reaches the Pods",
+    hints=[
+        "Change the ConfigMap `greeting` first: in the file, and then `kubectl apply`.",
+        "A running program keeps the environment it was started with, so its Pods must be replaced.",
+        "`kubectl rollout restart deployment/kubernetes-bootcamp` replaces them, a few at a time.",
+    ],
+    solution='text = (cluster.folder / "config.yaml").read_text()\n'
+    '(cluster.folder / "config.yaml").write_text(text.replace("Good morning", "Good evening"))\n'
+    "%kubectl apply -f config.yaml\n"
+    "%kubectl rollout restart deployment/kubernetes-bootcamp\n"
+    "%kubectl rollout status deployment/kubernetes-bootcamp",
+)
+def new_greeting(cluster: Any, answer: Any) -> str:
+    """The ConfigMap says `Good evening`, and every Pod is younger than that change."""
+    config = read(cluster.core.read_namespaced_config_map, "ConfigMap", "greeting", cluster.namespace)
+    text = (config.data or {}).get("GREETING", "")
+    if text == "Good morning":
+        raise NotAttempted("The ConfigMap `greeting` still says `Good morning`.")
+    require(text == GREETING, f"The ConfigMap `greeting` says {text!r}, not {GREETING!r}.")
+    changed = max(entry.time for entry in config.metadata.managed_fields)
+    found = deployment(cluster, BOOTCAMP)
+    running = [pod for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)]
+    old = [pod for pod in running if pod.status.start_time < changed]
+    require(not old, "The ConfigMap is new, but there are Pods that were started with the old text.")
+    require_settled(found)
+    return f"{len(running)} Pods were started with the new text."
+
+
+@exercise(
+    "07.2",
+    "A file for a careful application",
+    hints=[
+        "Begin with the Deployment in `kubernetes.yaml`: another name, another label, the same image.",
+        "`readinessProbe`, `resources.requests` and `resources.limits` belong to the container.",
+        "The selector must match the template's labels, and not those of the other app.",
+    ],
+    solution='text = (cluster.folder / "kubernetes.yaml").read_text()\n'
+    '(cluster.folder / "careful.yaml").write_text(text.replace("name: kubernetes-bootcamp}", "name: careful}")\n'
+    '    .replace("app: kubernetes-bootcamp", "app: careful"))\n'
+    "%kubectl apply -f careful.yaml\n"
+    "%kubectl rollout status deployment/careful",
+)
+def careful(cluster: Any, answer: Any) -> str:
+    """A Deployment `careful` has a readiness probe, requests and limits, and was applied from a file."""
+    found = deployment(cluster, "careful")
+    applied = "kubectl.kubernetes.io/last-applied-configuration" in (found.metadata.annotations or {})
+    applied = applied or any(entry.operation == "Apply" for entry in found.metadata.managed_fields or [])
+    require(applied, "`careful` was not made with `kubectl apply`.")
+    container = found.spec.template.spec.containers[0]
+    require(container.readiness_probe, "Its container has no `readinessProbe`.")
+    resources = container.resources
+    require({"cpu", "memory"} <= set(resources.requests or {}), "`resources.requests` should name cpu and memory.")
+    require("memory" in (resources.limits or {}), "`resources.limits` should name memory.")
+    require_settled(found)
+    return "Declared in a file, ready when it says so, and modest."
