@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ class Store:
         """Return the current state of an object, or None."""
         return self._objects.get(resource, {}).get(namespace, {}).get(name)
 
-    def list(self, resource: str, namespace: str | None = None) -> list[Entry]:
+    def entries(self, resource: str, namespace: str | None = None) -> list[Entry]:
         """Return the current objects of a resource in etcd's order: by namespace, then by name.
 
         Args:
@@ -229,7 +229,7 @@ class Store:
         """
         return list(_ordered(self._objects.get(resource, {}), namespace))
 
-    def list_at(self, resource: str, namespace: str | None, revision: int) -> list[Entry]:
+    def entries_at(self, resource: str, namespace: str | None, revision: int) -> list[Entry]:
         """Return the objects as they were at a revision.
 
         Raises:
@@ -358,7 +358,7 @@ class Store:
             self._events.popleft()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _head(kind: str, api_version: str) -> bytes:
     return orjson.dumps({"kind": kind, "apiVersion": api_version})[:-1] + b","
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.client import Object
+from kitlib.cluster.client import ApiError, Object
 
 PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/version"))
 """Paths that need no token."""
@@ -128,6 +128,6 @@ def _user_info(user: User) -> Object:
 def _token_status(spec: Object, authenticator: Authenticator) -> Object:
     try:
         user = authenticator.authenticate(f"Bearer {spec.get('token', '')}")
-    except errors.ApiError:
+    except ApiError:
         return {"authenticated": False, "user": {}, "error": "invalid bearer token"}
     return {"authenticated": True, "user": _user_info(user)}

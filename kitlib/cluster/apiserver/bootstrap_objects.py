@@ -88,7 +88,7 @@ def _endpoint_slice(config: ClusterConfig) -> Object:
 def expire_events(rest: REST, seconds: float) -> None:
     """Remove Events that nobody has touched for this long."""
     oldest = time.time() - seconds
-    for entry in rest.store.list("events"):
+    for entry in rest.store.entries("events"):
         obj = entry.obj
         seen = obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"]["creationTimestamp"]
         if datetime.fromisoformat(seen.replace("Z", "+00:00")).timestamp() < oldest:

@@ -74,7 +74,7 @@ def delete_collection(
     Raises:
         ApiError: As `delete`, for the first object that cannot be deleted.
     """
-    entries, meta = rest.list(kind, namespace, selection)
+    entries, meta = rest.entries(kind, namespace, selection)
     items = [versions.from_storage(kind, entry.obj) for entry in entries]
     for entry in entries:
         if rest.store.get(entry.resource, entry.namespace, entry.name) is not None:

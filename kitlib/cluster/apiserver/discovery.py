@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from itertools import groupby
 
 import orjson
@@ -73,7 +73,7 @@ def _groups() -> list[tuple[str, list[tuple[str, list[Kind]]]]]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def api_versions(server: str) -> Object:
     """Return the document at `/api`."""
     addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}]
@@ -85,7 +85,7 @@ def _group(name: str, versions: Iterable[str]) -> Object:
     return {"name": name, "versions": offered, "preferredVersion": offered[0]}
 
 
-@lru_cache(maxsize=None)
+@cache
 def api_group_list() -> Object:
     """Return the document at `/apis`."""
     groups = [_group(name, [version for version, _ in versions]) for name, versions in _groups() if name]
@@ -100,7 +100,7 @@ def api_group(name: str) -> Object | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def api_resource_list(group: str, version: str) -> Object | None:
     """Return the document at `/api/v1` or `/apis/GROUP/VERSION`, or None."""
     kinds = [kind for kind in SERVED if (kind.group, kind.version) == (group, version)]
@@ -179,7 +179,7 @@ def digest(body: bytes) -> str:
     return hashlib.sha512(body).hexdigest().upper()
 
 
-@lru_cache(maxsize=None)
+@cache
 def aggregated(core: bool, accept: str) -> tuple[bytes, str, str] | None:
     """Return aggregated discovery: document, content type and ETag; None when the client asks for plain one.
 

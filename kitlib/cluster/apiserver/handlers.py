@@ -21,10 +21,10 @@ from kitlib.cluster.apiserver import options as opts
 from kitlib.cluster.apiserver._later import streams, table
 from kitlib.cluster.apiserver.auth import User
 from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_object, decode_patch, encode, media_type
+from kitlib.cluster.apiserver.objectmeta import check_type
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.requestinfo import RequestInfo
-from kitlib.cluster.apiserver.rest import check_type
 from kitlib.cluster.apiserver.versions import from_storage, is_view
 from kitlib.cluster.apiserver.watch import Change, Watch
 from kitlib.cluster.client import ApiError, Object
@@ -135,7 +135,7 @@ class Handlers:
                 query = {**query, "fieldSelector": f"metadata.name={info.name}"}
             options = opts.list_options(query, watch=True)
             return await self._watch(request, kind, namespace, options, wanted, query)
-        entries, meta = self._rest.list(kind, namespace, opts.list_options(query, watch=False))
+        entries, meta = self._rest.entries(kind, namespace, opts.list_options(query, watch=False))
         if wanted.transform == "Table":
             objects = [from_storage(kind, entry.obj) for entry in entries]
             return answer(encode(_table(kind, objects, query, meta, wanted), wanted.yaml), as_yaml=wanted.yaml)
@@ -285,7 +285,7 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     if not request.body_exists:
         return b""
     if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # type: ignore[attr-defined]
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     try:
         return await request.read()
     except (web.RequestPayloadError, ValueError) as error:

@@ -53,7 +53,7 @@ class InProcessClient:
         """See `Client.list`."""
         kind = _kind(resource)
         options = ListOptions(label_selector=label_selector, field_selector=field_selector)
-        entries, meta = self._rest.list(kind, _scope(kind, namespace), options)
+        entries, meta = self._rest.entries(kind, _scope(kind, namespace), options)
         head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta}
         return {**head, "items": [entry.obj for entry in entries]}
 

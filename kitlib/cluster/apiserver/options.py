@@ -121,7 +121,8 @@ def list_options(query: Mapping[str, str], watch: bool) -> ListOptions:
         return ListOptions()
     revision = query.get("resourceVersion", "")
     if revision and not (revision.isdecimal() and revision.isascii() and len(revision) < 19):
-        raise bad_request(f'Invalid value: "{revision[:64]}": strconv.ParseUint: parsing "{revision[:64]}": invalid syntax')
+        quoted = f'"{revision[:64]}"'
+        raise bad_request(f"Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax")
     options = ListOptions(
         label_selector=query.get("labelSelector", ""),
         field_selector=query.get("fieldSelector", ""),

@@ -15,9 +15,27 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.apiserver import admission, defaults, errors, schema, selectors, services, strategy, versions
+from kitlib.cluster.apiserver import (
+    admission,
+    defaults,
+    errors,
+    registry,
+    schema,
+    selectors,
+    services,
+    strategy,
+    versions,
+)
 from kitlib.cluster.apiserver import options as opts
 from kitlib.cluster.apiserver._later import apply, patch, validation
+from kitlib.cluster.apiserver.objectmeta import (
+    carry_over,
+    check_name,
+    check_revision,
+    check_type,
+    is_same,
+    new_finalizers,
+)
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Object
@@ -71,7 +89,7 @@ class REST:
             raise errors.not_found(kind, name)
         return found
 
-    def list(self, kind: Kind, namespace: str | None, options: ListOptions) -> tuple[list[Entry], Object]:
+    def entries(self, kind: Kind, namespace: str | None, options: ListOptions) -> tuple[list[Entry], Object]:
         """Return the objects that a list request means and the metadata of its list.
 
         Raises:
@@ -105,9 +123,9 @@ class REST:
         if revision > self.store.revision:
             raise errors.revision_ahead(revision, self.store.revision)
         if after is None and options.resource_version_match != "Exact":
-            return self.store.list(resource, namespace), self.store.revision, None
+            return self.store.entries(resource, namespace), self.store.revision, None
         try:
-            return self.store.list_at(resource, namespace, revision), revision, after
+            return self.store.entries_at(resource, namespace, revision), revision, after
         except CompactedError:
             text = "The resourceVersion for the provided list is too old."
             if after is not None:
@@ -116,7 +134,7 @@ class REST:
 
     def lister(self, resource: str, namespace: str | None) -> Iterable[Object]:
         """Return stored objects, for admission."""
-        return [entry.obj for entry in self.store.list(resource, namespace)]
+        return [entry.obj for entry in self.store.entries(resource, namespace)]
 
     # -- creating
 
@@ -302,11 +320,11 @@ class REST:
         """
         old = entry.obj
         check_revision(kind, entry, new["metadata"])
-        _carry_over(new, old)
+        carry_over(new, old)
         strategy.prepare_update(kind, new, old, subresource)
         if not subresource:
             self._complete_update(kind, new, old)
-        if _same(new, old):
+        if is_same(new, old):
             return old
         if strategy.asks_for_more(kind, new, old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
@@ -317,7 +335,7 @@ class REST:
     def _complete_update(self, kind: Kind, new: Object, old: Object) -> None:
         defaults.apply_defaults(kind, new)
         causes = self._allocate(kind, new, old) or validation.validate_update(kind, new, old)
-        causes += _new_finalizers(new["metadata"], old["metadata"])
+        causes += new_finalizers(new["metadata"], old["metadata"])
         if causes:
             raise errors.invalid(kind, new["metadata"]["name"], causes)
 
@@ -361,107 +379,4 @@ def patched(kind: Kind, current: Object, body: Any, content_type: str) -> Object
     return found
 
 
-def check_type(kind: Kind, obj: Object) -> None:
-    """Hold an object's `apiVersion` and `kind` against the path; absent ones are filled in.
-
-    Raises:
-        ApiError: 400.
-    """
-    api_version = obj.setdefault("apiVersion", kind.api_version) or kind.api_version
-    name = obj.setdefault("kind", kind.kind) or kind.kind
-    if api_version != kind.api_version:
-        raise errors.bad_request(
-            f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
-        )
-    if name != kind.kind:
-        raise errors.bad_request(
-            f'{name} in version "{kind.version}" cannot be handled as a {kind.kind}: '
-            f"the kind in the data does not match the expected kind"
-        )
-    obj["apiVersion"], obj["kind"] = api_version, name
-    if obj.get("metadata") is None:
-        obj["metadata"] = {}
-
-
-def check_name(obj: Object, namespace: str, name: str) -> None:
-    """Hold an object's name and namespace against the path; absent ones are filled in.
-
-    Raises:
-        ApiError: 400.
-    """
-    meta = obj.setdefault("metadata", {})
-    if (meta.setdefault("name", name) or name) != name:
-        raise errors.bad_request(
-            f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
-        )
-    if namespace and meta.setdefault("namespace", namespace) != namespace:
-        raise errors.bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
-    if not namespace:
-        meta.pop("namespace", None)
-    meta["name"] = name
-
-
-def check_revision(kind: Kind, entry: Entry, meta: Object) -> None:
-    """Hold the `resourceVersion` and `uid` that a writer read against the current ones.
-
-    Raises:
-        ApiError: 409 Conflict.
-    """
-    revision, uid = meta.get("resourceVersion"), meta.get("uid")
-    if uid and uid != entry.obj["metadata"]["uid"]:
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {entry.obj['metadata']['uid']}"
-        raise errors.conflict(kind, entry.name, why)
-    if revision and revision != "0" and revision != str(entry.revision):
-        raise errors.conflict(kind, entry.name)
-
-
-def _carry_over(new: Object, old: Object) -> None:
-    meta, before = new["metadata"], old["metadata"]
-    meta.pop("selfLink", None)
-    for field in (
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "generateName",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-    ):
-        if field in before:
-            meta[field] = before[field]
-        else:
-            meta.pop(field, None)
-    if meta.get("managedFields") is None and "managedFields" in before:
-        meta["managedFields"] = before["managedFields"]
-
-
-def _new_finalizers(meta: Object, before: Object) -> list[errors.Cause]:
-    if not before.get("deletionTimestamp"):
-        return []
-    added = [each for each in meta.get("finalizers") or () if each not in (before.get("finalizers") or ())]
-    if not added:
-        return []
-    names = ", ".join(f'"{each}"' for each in added)
-    message = (
-        "Forbidden: no new finalizers can be added if the object is being deleted, "
-        f"found new finalizers []string{{{names}}}"
-    )
-    return [{"reason": "FieldValueForbidden", "message": message, "field": "metadata.finalizers"}]
-
-
-def _same(new: Object, old: Object) -> bool:
-    if new.keys() != old.keys() or any(new[field] != old[field] for field in new if field != "metadata"):
-        return False
-    meta, before = new["metadata"], old["metadata"]
-    if {**meta, "managedFields": None} != {**before, "managedFields": None}:
-        return False
-    return _owners(meta) == _owners(before)
-
-
-def _owners(meta: Object) -> list[Object]:
-    return [{**each, "time": None} for each in meta.get("managedFields") or ()]
-
-
-_NAMESPACE = next(kind for kind in versions.registry.KINDS if kind.resource == "namespaces")
+_NAMESPACE = registry.lookup("namespaces")

@@ -43,7 +43,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Fields that a field selector may name, beside `metadata.name` and `metadata.namespace`."""
 
-_DEFAULTS = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.replicas": "0", "status.successful": "0"}
+_DEFAULTS = dict.fromkeys(("spec.unschedulable", "spec.hostNetwork"), "false")
+_DEFAULTS |= dict.fromkeys(("status.replicas", "status.successful"), "0")
 _PATHS = {"status.successful": "status.succeeded", "source": "source.component"}
 
 

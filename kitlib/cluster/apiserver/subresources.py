@@ -11,9 +11,10 @@ from typing import Any
 from kitlib.cluster import labels
 from kitlib.cluster.apiserver import deletion, errors, registry, schema, selectors
 from kitlib.cluster.apiserver.auth import Authenticator
+from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.rest import REST, check_name, check_type, now, patched
+from kitlib.cluster.apiserver.rest import REST, now, patched
 from kitlib.cluster.client import Object
 from kitlib.cluster.store import Entry
 
@@ -162,7 +163,7 @@ def _disrupted(pod: Object) -> Object:
 def _take_from_budget(rest: REST, pod: Entry, options: WriteOptions) -> None:
     found = [
         entry
-        for entry in rest.store.list(_BUDGETS.resource, pod.namespace)
+        for entry in rest.store.entries(_BUDGETS.resource, pod.namespace)
         if labels.matches((entry.obj.get("spec") or {}).get("selector"), pod.obj["metadata"].get("labels"))
     ]
     if len(found) > 1:

@@ -71,7 +71,7 @@ class Watch:
         if options.revision > self._store.revision:
             raise errors.revision_ahead(options.revision, self._store.revision)
         if options.send_initial_events or (options.revision == 0 and options.send_initial_events is None):
-            for entry in self._store.list(self._resource, self._namespace):
+            for entry in self._store.entries(self._resource, self._namespace):
                 if self._test is None or self._test(entry.obj):
                     self._backlog.append(Change("ADDED", entry))
         elif options.revision:
