@@ -18,6 +18,9 @@ from kitlib.errors import KitError
 TIMEOUT = (5, 30)
 """Seconds to connect and to wait for an answer."""
 
+PATIENCE = 60.0
+"""Seconds that a following run puts up with an API server that is away."""
+
 
 class Api:
     """The official client's APIs for one cluster and namespace; objects come back as plain dicts.
@@ -63,9 +66,9 @@ class Api:
         except (HTTPError, OSError) as error:
             raise KitError(f"The API server at {self.client.configuration.host} does not answer.") from error
 
-    def patiently(self, call: Callable[..., Any], *arguments: Any, limit: float = 60.0, **options: Any) -> dict[str, Any]:
+    def patiently(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """Do as `ask`, and wait while the API server is away (it may restart while a run goes on)."""
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 return self.ask(call, *arguments, **options)

@@ -287,7 +287,8 @@ def _container(job: TrainJob, size: Size, mounts: list[Manifest]) -> Manifest:
     requests = {"cpu": job.cpu or size.cpu, "memory": job.memory or size.memory}
     threads = str(job.settings.get("threads", 1))
     plain = {"KIT_SERVICE": job.name, "KIT_PORT": str(job.port), "KIT_GPUS": str(job.gpus_per_worker),
-             "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "USER": "kit", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor"}  # fmt: skip
+             "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1",
+             "USER": "kit", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor"}  # fmt: skip
     fields = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name", "NODE_NAME": "spec.nodeName"}
     env = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
     return {

@@ -33,9 +33,10 @@ def _figure(title: str, caption: str, panels: int = 1, height: float = 4.4, **gr
 
     text = textwrap.fill(caption, 104)
     below = 0.2 * (text.count("\n") + 1) + 0.1
-    figure = Figure(figsize=(8.6, height + below), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.1)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[height, below])
+    figure = Figure(figsize=(8.6, height + below))
+    figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.1)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height, below])
+    top, bottom = parts
     axes = top.subplots(1, panels, **grid)
     top.suptitle(title, fontsize=14, fontweight="bold", color=INK)
     bottom.text(0.02, 0.95, text, fontsize=10.5, va="top", color=INK, linespacing=1.25)

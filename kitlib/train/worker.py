@@ -97,7 +97,7 @@ def wrong(message: str) -> NoReturn:
 def configure(argv: list[str]) -> Config:
     """Return the configuration that the flags ask for."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.error = wrong  # type: ignore[assignment]
+    parser.error = wrong  # type: ignore[method-assign]
     for field in fields(Config):
         kind: Any = argparse.BooleanOptionalAction if field.type == "bool" else None
         typed = {"action": kind} if kind else {"type": type(field.default)}
@@ -148,8 +148,6 @@ def failed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     text = "".join(traceback.format_exception(kind, error, trace))
     print(text, file=sys.stderr, flush=True)
     record("error", error=f"{kind.__name__}: {error}"[:500])
-    with contextlib.suppress(OSError):
-        Path(os.environ.get("KIT_TERMINATION_LOG", "/dev/termination-log")).write_text(f"rank {rank}: {text[-2000:]}")
     leave(1)
 
 
@@ -165,9 +163,9 @@ def stamp() -> Any:
 def seconds(begin: Any, end: Any) -> float:
     """Return the seconds between two stamps."""
     if not cuda:
-        return round(end - begin, 6)
+        return float(round(end - begin, 6))
     end.synchronize()
-    return round(begin.elapsed_time(end) / 1e3, 6)
+    return float(round(begin.elapsed_time(end) / 1e3, 6))
 
 
 sys.excepthook = failed
@@ -180,7 +178,6 @@ def on_sigterm(*_: Any) -> None:
     asked_to_stop = True
 
 
-signal.signal(signal.SIGTERM, on_sigterm)
 torch.manual_seed(cfg.seed)
 torch.set_num_threads(cfg.threads)
 torch.set_float32_matmul_precision("high")
@@ -420,6 +417,7 @@ def report(step: int, times: tuple[Any, ...], told: Tensor) -> bool:
     return bool(stop)
 
 
+signal.signal(signal.SIGTERM, on_sigterm)  # before the loop there is nothing to save: the default, to end, is right
 pending: deque[tuple[Any, ...]] = deque()  # a GPU's steps are read one late: it never waits for Python
 step, stopping = start, False
 while step < cfg.steps and not stopping:

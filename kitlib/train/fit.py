@@ -10,8 +10,8 @@ from kitlib.errors import KitError
 from kitlib.train.api import Api
 from kitlib.train.job import GPU, TrainJob, manifests
 
-SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-NAMES = {"cpu": "CPU", "memory": "memory", GPU: "GPUs"}
+DECIMAL = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+SUFFIXES = {**DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 Amounts = dict[str, float]
 
@@ -90,8 +90,8 @@ def preflight(job: TrainJob, api: Api | None = None) -> Preflight:
         return Preflight(job.workers, job.workers, job.workers, lines=[f"Cannot look at the nodes: {error}"])
     usable = [node for node in nodes if not node.why_not]
     result = Preflight(job.workers)
-    result.start, result.possible = (sum(_places(wanted, one) for one in side) for side in
-                                     ([node.free for node in usable], [node.allocatable for node in usable]))  # fmt: skip
+    result.start = sum(_places(wanted, node.free) for node in usable)
+    result.possible = sum(_places(wanted, node.allocatable) for node in usable)
     result.simulated = any(node.simulated for node in usable)
     result.lines = _explain(job, result, usable, [node for node in nodes if node.why_not])
     return result
@@ -140,7 +140,7 @@ def _explain(job: TrainJob, result: Preflight, usable: list[Node], excluded: lis
     lines += [f"Node {node.name} does not count: {node.why_not}." for node in excluded[:5]]
     if result.fits:
         return [*lines, "It fits: all workers start at once."]
-    lines.append(f"{result.start} of {job.workers} can start now; the others stay Pending, and those that run wait for them.")
+    lines.append(f"{result.start} of {job.workers} can start now; the others stay Pending, and these wait for them.")
     if result.possible >= job.workers:
         return [*lines, "It fits once the Pods that hold the rest have ended (`kubectl get pods --all-namespaces`)."]
     lines.append(f"Even an empty cluster holds only {result.possible}: ask for fewer workers{_mend(job, total)}.")

@@ -1,0 +1,97 @@
+"""Why a run waits or fails, in words: from its Pods, their Events, and what the nodes still have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kitlib.errors import KitError
+from kitlib.train.api import Api
+from kitlib.train.fit import read_nodes
+from kitlib.train.job import GPU
+from kitlib.train.logs import rank_of
+
+EXITS = {
+    64: "the configuration is wrong (64)",
+    137: "it was killed (137): by a node that was lost, for using too much memory, or by hand",
+    143: "it was told to stop and has saved (143)",
+}
+
+Pod = dict[str, Any]
+
+
+def waiting(pods: list[Pod], api: Api) -> list[str]:
+    """Say for every Pod that does not run why it waits."""
+    pending = sorted((pod for pod in pods if pod["status"].get("phase") == "Pending"), key=rank_of)
+    unscheduled = [pod for pod in pending if not pod["spec"].get("nodeName")]
+    lines = [_not_scheduled(unscheduled, api)] if unscheduled and all(_refusal(pod) for pod in unscheduled) else []
+    for pod in pending:
+        for status in pod["status"].get("containerStatuses", []):
+            found = status.get("state", {}).get("waiting", {})
+            if found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+                name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
+                lines.append(f"Rank {rank_of(pod)} ({name} on {node}): {found['reason']}: {found.get('message', '')}")
+    return lines
+
+
+def _refusal(pod: Pod) -> str:
+    """Return why the scheduler found no node, in its own words."""
+    for condition in pod["status"].get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message", ""))
+    return ""
+
+
+def _not_scheduled(pods: list[Pod], api: Api) -> str:
+    ranks = ", ".join(str(rank_of(pod)) for pod in pods)
+    who = f"Rank{'s' if len(pods) > 1 else ''} {ranks} wait{'' if len(pods) > 1 else 's'}"
+    wanted = int(pods[0]["spec"]["containers"][0].get("resources", {}).get("requests", {}).get(GPU, 0))
+    said = f"(the scheduler: {_refusal(pods[0])})"
+    if not wanted or "Insufficient " + GPU not in said:
+        return f"{who}: no node fits {said}"
+    try:
+        nodes, holders = read_nodes(api), gpu_holders(api)
+    except KitError:
+        return f"{who} for a GPU {said}"
+    total = int(sum(node.allocatable.get(GPU, 0) for node in nodes if not node.why_not))
+    in_use = ", ".join(f"{name} holds {count}" for name, count in sorted(holders.items())[:6]) or "none is in use"
+    each = f"{wanted} GPU{'s' if wanted > 1 else ''}" + (" each" if len(pods) > 1 else "")
+    return f"{who} for {each}; the cluster has {total}: {in_use} {said}"
+
+
+def gpu_holders(api: Api) -> dict[str, int]:
+    """Return which Pods hold how many GPUs."""
+    holders = {}
+    for pod in api.ask(api.core.list_pod_for_all_namespaces)["items"]:
+        count = sum(int(one.get("resources", {}).get("requests", {}).get(GPU, 0)) for one in pod["spec"]["containers"])
+        if count and pod["spec"].get("nodeName") and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+            holders[pod["metadata"]["name"]] = count
+    return holders
+
+
+def ended(pod: Pod) -> dict[str, Any] | None:
+    """Return how a Pod's container ended: exitCode, reason, message; None while it runs."""
+    for status in pod["status"].get("containerStatuses", []):
+        found: dict[str, Any] | None = status.get("state", {}).get("terminated")
+        if found:
+            return found
+    return None
+
+
+def failure(pod: Pod, lines: list[str]) -> str:
+    """Say how a rank failed, with the last lines that it printed."""
+    found = ended(pod) or {}
+    code = found.get("exitCode")
+    reason = pod["status"].get("reason") or found.get("reason") or ""
+    why = "OOMKilled: it used more memory than its limit" if reason == "OOMKilled" else EXITS.get(code or 0, "")
+    why = why or pod["status"].get("message") or f"exit code {code}"
+    where = pod["spec"].get("nodeName", "no node")
+    tail = "".join(f"\n    {line}" for line in lines[-12:])
+    return f"Rank {rank_of(pod)} failed on {where}: {why}.{tail}"
+
+
+def is_root_cause(pod: Pod, lines: list[str]) -> bool:
+    """Say whether a rank failed by itself, not because another one had gone."""
+    text = "\n".join(lines[-40:])
+    lost_peer = any(sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL",
+                                              "Broken pipe", "DistBackendError", "rank 0 did not answer"))  # fmt: skip
+    return not lost_peer and (ended(pod) or {}).get("exitCode") != 143

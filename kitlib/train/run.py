@@ -1,0 +1,439 @@
+"""Submit a run, follow it, collect its records, delete it: the verbs of the Kubeflow SDK, on a plain Job.
+
+A `Run` holds nothing that the cluster does not know: `get_run(name)` finds it again after a kernel restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from kubernetes.client import ApiException
+
+from kitlib.errors import KitError
+from kitlib.home import kit_home
+from kitlib.train import explain
+from kitlib.train import job as jobs
+from kitlib.train import records as rec
+from kitlib.train.api import Api, message_of
+from kitlib.train.fit import preflight
+from kitlib.train.job import TrainJob
+from kitlib.train.logs import PodLog, rank_of
+from kitlib.train.progress import Progress, eta, progress
+from kitlib.train.records import Record
+
+SHRINK_AFTER = 5.0
+"""Seconds that an elastic run waits for its last workers before it goes on with fewer."""
+
+
+class TrainingFailed(KitError):  # noqa: N818
+    """A run ended without reaching its last step; the message names the rank and its last lines."""
+
+
+@dataclass
+class State:
+    """What the cluster says about a run at one moment.
+
+    Attributes:
+        phase: Suspended, Pending, Running, Complete, Failed or Deleted.
+        workers: Number of ranks' Pods.
+        pods: The run's Pods, as plain dicts.
+        message: Why the Job failed, in the Job controller's words.
+    """
+
+    phase: str
+    workers: int = 0
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    message: str = ""
+
+    @property
+    def refused(self) -> list[dict[str, Any]]:
+        """The Pods that no node has taken."""
+        pending = [pod for pod in self.pods if pod["status"].get("phase") == "Pending"]
+        return [pod for pod in pending if not pod["spec"].get("nodeName")]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.phase in ("Complete", "Failed", "Deleted")
+
+
+def submit(job: TrainJob, api: Api | None = None) -> Run:
+    """Create a run's objects and let it start.
+
+    The Job is made first, suspended: whatever interrupts the rest leaves nothing that runs, and what was made is
+    deleted again.
+
+    Raises:
+        KitError: The description cannot work, or the cluster refuses it.
+    """
+    job = jobs.prepare(job)
+    api = api or Api()
+    job = jobs.place_checkpoints(_shrink_to_fit(job, api), api.embedded, api.namespace)
+    run = Run(job.name, api)
+    main, *owned = jobs.manifests(job)
+    try:
+        made = api.ask(api.batch.create_namespaced_job, api.namespace, main)
+    except ApiException as error:
+        mend = f"Delete it first: train.get_run({job.name!r}).delete()." if error.status == 409 else ""
+        raise KitError(f"{message_of(error)}. {mend}".strip()) from error
+    try:
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": made["metadata"]["uid"],
+                 "controller": True, "blockOwnerDeletion": False}  # fmt: skip
+        create = {"ConfigMap": api.core.create_namespaced_config_map, "Service": api.core.create_namespaced_service}
+        for manifest in owned:
+            manifest["metadata"]["ownerReferences"] = [owner]
+            api.ask(create[manifest["kind"]], api.namespace, manifest)
+        api.ask(api.batch.patch_namespaced_job, job.name, api.namespace, {"spec": {"suspend": False}})
+    except BaseException as error:
+        run.delete(wait=False)
+        if isinstance(error, ApiException):
+            raise KitError(f"{message_of(error)}.") from error
+        raise
+    return run
+
+
+def _shrink_to_fit(job: TrainJob, api: Api) -> TrainJob:
+    """Ask for fewer workers when the run allows it and the cluster holds no more."""
+    if job.min_workers is None or job.min_workers == job.workers:
+        return job
+    start = preflight(job, api).start
+    if start >= job.workers or start < job.min_workers:
+        return job
+    print(f"{start} of {job.workers} workers fit now, min_workers is {job.min_workers}: starting with {start}.")
+    return replace(job, workers=start)
+
+
+def runs(api: Api | None = None) -> list[Run]:
+    """Return the runs in the namespace, oldest first."""
+    api = api or Api()
+    answer = api.ask(api.batch.list_namespaced_job, api.namespace, label_selector="app.kubernetes.io/name=train")
+    found = answer["items"]
+    found.sort(key=lambda item: item["metadata"]["creationTimestamp"])
+    return [Run(item["metadata"]["name"], api) for item in found]
+
+
+def get_run(name: str, api: Api | None = None) -> Run:
+    """Find a run by its name, also after a kernel restart.
+
+    Raises:
+        KitError: There is no such run in the namespace.
+    """
+    api = api or Api()
+    try:
+        found = api.ask(api.batch.read_namespaced_job, name, api.namespace)
+    except ApiException as error:
+        known = ", ".join(run.name for run in runs(api)) or "none"
+        raise KitError(f"There is no run {name!r} in namespace {api.namespace}; there is: {known}.") from error
+    if found["metadata"].get("labels", {}).get("app.kubernetes.io/name") != "train":
+        raise KitError(f"Job {name!r} was not made by train.submit.")
+    return Run(name, api)
+
+
+class Run:
+    """A training run on the cluster.
+
+    Attributes:
+        name: Name of its Job, ConfigMap and Service.
+        namespace: Where they are.
+    """
+
+    def __init__(self, name: str, api: Api) -> None:
+        """Point at a run; nothing is asked yet."""
+        self.name, self.namespace = name, api.namespace
+        self._api = api
+        self._logs: dict[str, PodLog] = {}
+        self._settings: dict[str, Any] = {}
+        self._steps = 0
+
+    def __repr__(self) -> str:
+        """Say how far the run is."""
+        state = self.state()
+        step, steps = self._progress(self.records() if state.phase != "Deleted" else [])
+        return f"<Run {self.name}: {state.phase}, step {step}{f' of {steps}' if steps else ''}>"
+
+    # --- what the cluster says
+
+    def state(self) -> State:
+        """Return what the cluster says about the run now."""
+        try:
+            job = self._api.patiently(self._api.batch.read_namespaced_job, self.name, self.namespace)
+        except ApiException:
+            return State("Deleted")
+        self._settings = json.loads(job["metadata"].get("annotations", {}).get("kit/train", "{}"))
+        pods = self._pods()
+        conditions = job.get("status", {}).get("conditions", [])
+        conditions = {one["type"]: one for one in conditions if one["status"] == "True"}
+        for kind in ("Complete", "Failed", "Suspended"):
+            if kind in conditions:
+                return State(kind, job["spec"]["completions"], pods, conditions[kind].get("message", ""))
+        active = [pod for pod in pods if pod["status"].get("phase") == "Running"]
+        return State("Running" if active else "Pending", job["spec"]["completions"], pods)
+
+    def _pods(self) -> list[dict[str, Any]]:
+        selector = f"{jobs.JOB_NAME}={self.name}"
+        answer = self._api.patiently(self._api.core.list_namespaced_pod, self.namespace, label_selector=selector)
+        found: list[dict[str, Any]] = answer["items"]
+        for pod in found:
+            self._logs.setdefault(pod["metadata"]["uid"], PodLog(self._api, pod))
+        return sorted(found, key=lambda pod: (rank_of(pod), pod["metadata"]["creationTimestamp"]))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the Events of the run's Job and Pods, oldest first, as the API has them."""
+        names = {self.name} | {pod["metadata"]["name"] for pod in self._pods()}
+        found = self._api.ask(self._api.core.list_namespaced_event, self.namespace)["items"]
+        mine = [one for one in found if one["involvedObject"].get("name") in names]
+        return sorted(mine, key=lambda one: one.get("lastTimestamp") or one["metadata"]["creationTimestamp"])
+
+    def explain(self) -> str:
+        """Say in words how the run is: why it waits, or who failed and what it printed last."""
+        state = self.state()
+        if state.phase == "Deleted":
+            return f"Run {self.name} does not exist any more."
+        lines = [f"Run {self.name} is {state.phase}, {state.workers} workers."]
+        lines += explain.waiting(state.pods, self._api) + self._failures(state)
+        if state.message:
+            lines.append(f"The Job controller: {state.message}")
+        return "\n".join(lines)
+
+    def _failures(self, state: State) -> list[str]:
+        """Describe the Pods that failed by themselves; if there is none, the first that failed."""
+        failed = [pod for pod in state.pods if pod["status"].get("phase") == "Failed"]
+        logs = {pod["metadata"]["uid"]: self._logs[pod["metadata"]["uid"]] for pod in failed}
+        for log in logs.values():
+            log.read()
+        causes = [pod for pod in failed if explain.is_root_cause(pod, logs[pod["metadata"]["uid"]].lines)]
+        return [explain.failure(pod, logs[pod["metadata"]["uid"]].lines) for pod in (causes or failed)[:3]]
+
+    # --- what the ranks say
+
+    def logs(self, rank: int | None = None, follow: bool = False, records: bool = False) -> Iterator[str]:
+        """Yield log lines of one rank or of all, with earlier Pods of the same rank first.
+
+        Args:
+            rank: Only this rank; default: all, each line marked with its rank.
+            follow: Go on until the run is over.
+            records: Also the JSON records.
+        """
+        printed: dict[str, int] = {}
+        while True:
+            over = not follow or self.state().over
+            self._read_logs()
+            for log in self._ordered_logs():
+                if rank is not None and log.rank != rank:
+                    continue
+                lines = [*log.lines, *(json.dumps(one) for one in log.records)] if records else log.lines
+                start, printed[log.pod] = printed.get(log.pod, 0), len(lines)
+                yield from (line if rank is not None else f"[rank {log.rank}] {line}" for line in lines[start:])
+            if over:
+                return
+            time.sleep(0.5)
+
+    def _ordered_logs(self) -> list[PodLog]:
+        return sorted(self._logs.values(), key=lambda log: (log.created, log.rank))
+
+    def _read_logs(self) -> None:
+        with contextlib.suppress(KitError, ApiException):
+            self._pods()
+        for log in self._ordered_logs():
+            log.read()
+
+    def records(self) -> list[Record]:
+        """Return all records so far: every rank, every step, also of Pods that have failed."""
+        self._read_logs()
+        return self._known()
+
+    def _known(self) -> list[Record]:
+        return [one for log in self._ordered_logs() for one in log.records]
+
+    def _progress(self, known: list[Record]) -> tuple[int, int]:
+        """Return the last step that every rank has done, and the number of steps in all."""
+        headers = rec.of_kind(known, "header")
+        if not headers:
+            return 0, self._settings.get("settings", {}).get("steps", 0)
+        done = max((one["step"] for one in rec.of_kind(known, "step")), default=headers[-1]["resumed_from"])
+        return done, headers[-1]["steps"]
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the numbers of the run, ready for JSON (see `kitlib.train.records`).
+
+        Raises:
+            ValueError: No rank has come to its first step yet.
+        """
+        return rec.metrics(self.records())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the records to a file; every figure can be made from it again."""
+        return rec.dump(self.records(), path)
+
+    def plot(self, figure: str = "throughput", **options: Any) -> Any:
+        """Draw a figure of the run: throughput, step_time, heat_map, loss or network.
+
+        Args:
+            figure: Its name.
+            options: Passed on, such as `unbroken=` for `loss` or `value=` for `heat_map`.
+
+        Raises:
+            KitError: There is no such figure.
+            ValueError: No rank has come to its first step yet.
+        """
+        from kitlib.train import report
+
+        if figure not in report.FIGURES:
+            raise KitError(f"There is no figure {figure!r}: choose one of {', '.join(report.FIGURES)}.")
+        return report.FIGURES[figure](self.records(), **options)
+
+    # --- what one does with it
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        until: Callable[[list[Record]], bool] | None = None,
+        file: TextIO | None = None,
+    ) -> Run:
+        """Follow the run with a progress bar until it is over.
+
+        Survives Pods that come and go and an API server that restarts. Interrupting it stops the following; the run
+        goes on, and `wait()` takes it up again.
+
+        Args:
+            timeout: Seconds to wait at most.
+            until: Also end when this says True of the records so far, such as "step 30 is done".
+            file: Where to show it instead of the notebook, the terminal or standard output.
+
+        Returns:
+            The run itself.
+
+        Raises:
+            TrainingFailed: The run failed; the message has the rank and its last lines.
+            KitError: The time is up, or the run was deleted meanwhile.
+        """
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        with progress(f"{self.name}", file) as bar:
+            try:
+                state = self._follow(bar, deadline, until)
+            finally:
+                for log in self._logs.values():
+                    log.stop()
+        if state.phase == "Failed":
+            raise TrainingFailed("\n".join([*self._failures(state), f"The Job has given up: {state.message}"]))
+        if state.phase == "Deleted":
+            raise KitError(f"Run {self.name} was deleted.")
+        return self
+
+    def _follow(
+        self, bar: Progress, deadline: float | None, until: Callable[[list[Record]], bool] | None
+    ) -> State:
+        known: list[Record] = []
+        said: set[str] = set()
+        waiting_since = time.monotonic()
+        while True:
+            state = self.state()
+            for log in self._logs.values():
+                log.follow()
+            if state.over:
+                for log in self._logs.values():
+                    log.join(5)
+            known = self._known()
+            self._show(bar, state, known, said)
+            if state.over or (until and until(known)):
+                return state
+            if deadline and time.monotonic() > deadline:
+                raise KitError(f"The time is up. {self.explain()}")
+            if not self._scarce(state):
+                waiting_since = time.monotonic()
+            elif time.monotonic() - waiting_since > SHRINK_AFTER:
+                waiting_since = time.monotonic()
+                self._shrink(bar, state)
+            time.sleep(1.0 if known and not until else 0.25)
+
+    def _show(self, bar: Progress, state: State, known: list[Record], said: set[str]) -> None:
+        step, steps = self._progress(known)
+        for line in self._news(state, known):
+            if line not in said:
+                said.add(line)
+                bar.say(line)
+        words = [state.phase.lower() if not known or state.over else ""]
+        recent = rec.rates(rec.measured(known)[-20:]) if known else []
+        if recent:
+            kind = "simulated GPU" if rec.is_simulated(known) else "GPU"
+            words.append(f"{sorted(recent)[len(recent) // 2]:,.0f} tokens/s ({state.workers} ranks, {kind})")
+            loss = rec.loss_curve(known)
+            words.append(f"loss {loss[max(loss)]:.3f}")
+        words.append(eta(step, steps, known) if not state.over else "")
+        bar.show(step, steps, "  ".join(word for word in words if word))
+        bar.draw(known)
+
+    def _news(self, state: State, known: list[Record]) -> list[str]:
+        """Return what is worth a line of its own: who waits and why, who failed, where it went on."""
+        lines = explain.waiting(state.pods, self._api) if state.phase in ("Pending", "Running") else []
+        for pod in state.pods:
+            found = explain.ended(pod)
+            if found and found.get("exitCode") and state.phase != "Failed":
+                log = self._logs[pod["metadata"]["uid"]]
+                log.join(1)
+                if explain.is_root_cause(pod, log.lines):
+                    lines.append(explain.failure(pod, log.lines[-6:]))
+        for part in rec.attempts(known)[1:] if known else []:
+            lines.append(f"All ranks are back: resumed from step {part['resumed_from']} with {part['world']} ranks.")
+        return lines
+
+    def _scarce(self, state: State) -> bool:
+        """Say whether an elastic run waits for Pods that fit nowhere."""
+        smallest, refused = self._settings.get("min_workers") or state.workers, len(state.refused)
+        return bool(refused) and smallest <= state.workers - refused
+
+    def _shrink(self, bar: Progress, state: State) -> None:
+        workers = state.workers - len(state.refused)
+        bar.say(f"{len(state.refused)} workers fit nowhere: going on with {workers}. The global batch stays.")
+        self.resize(workers)
+
+    def resize(self, workers: int) -> None:
+        """Go on with another number of workers, from the last checkpoint and with the same global batch.
+
+        The Job's `completions` and `parallelism` change together (an elastic Indexed Job), and the Pods that run are
+        told to stop: they save, and new ones come up that know the new number.
+
+        Args:
+            workers: The new number of workers; it must divide the global batch.
+
+        Raises:
+            KitError: The number is impossible, or the cluster refuses.
+        """
+        if workers < 1:
+            raise KitError(f"workers is {workers}: it must be at least 1.")
+        api, counts = self._api, {"completions": workers, "parallelism": workers}
+        api.ask(api.core.patch_namespaced_config_map, self.name, self.namespace, {"data": {"workers": str(workers)}})
+        api.ask(api.batch.patch_namespaced_job, self.name, self.namespace, {"spec": counts})
+        for pod in self._pods():
+            if pod["status"].get("phase") in ("Pending", "Running") and "deletionTimestamp" not in pod["metadata"]:
+                api.gone(api.core.delete_namespaced_pod, pod["metadata"]["name"], self.namespace)
+
+    def delete(self, wait: bool = True) -> None:
+        """Delete the run and all that belongs to it: Pods, ConfigMap, Service, and its own checkpoint folder.
+
+        Args:
+            wait: Return only when its Pods are gone.
+        """
+        api = self._api
+        for log in self._logs.values():
+            log.stop()
+        if not self._settings:
+            self.state()
+        api.gone(api.batch.delete_namespaced_job, self.name, self.namespace, propagation_policy="Background")
+        selector = f"{jobs.JOB_NAME}={self.name}"
+        deadline = time.monotonic() + (jobs.GRACE_SECONDS + 15 if wait else 0)
+        while time.monotonic() < deadline:
+            if not api.patiently(api.core.list_namespaced_pod, self.namespace, label_selector=selector)["items"]:
+                break
+            time.sleep(0.2)
+        folder = TrainJob(checkpoints=self._settings.get("checkpoints", "none")).checkpoint_folder
+        own = kit_home() / "train" / self.namespace / self.name
+        if folder == own:
+            shutil.rmtree(own, ignore_errors=True)
