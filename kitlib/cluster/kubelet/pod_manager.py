@@ -6,12 +6,23 @@ Stands for the kubelet's pod manager and the part of the container runtime inter
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kitlib.cluster.kubelet.container_worker import ContainerWorker
+    from kitlib.cluster.kubelet.pod_worker import PodWorker
+    from kitlib.cluster.kubelet.runtime_client import RuntimeClient
 
 Object = dict[str, Any]
+
+_EXEC_ERROR = (
+    'error executing command in container: failed to exec in container: failed to start exec "{}": '
+    "OCI runtime exec failed: exec failed: unable to start container process: {}"
+)
 
 
 class ContainerNotRunning(Exception):  # noqa: N818  (the CRI's word)
@@ -61,6 +72,7 @@ class ContainerState:
         spec: Its part of the Pod's spec (read-only).
         status: Its `ContainerStatus`: state, lastState, ready, started, restartCount, ...
         log_dir: Folder with one log file per run: `0.log`, `1.log`, ... (rotated: `0.log.1` is older than `0.log`).
+        attempt: Number of its newest run, from 0; -1 before the first.
         stdin: Whether the container keeps an open stdin.
         tty: Whether it has a terminal.
     """
@@ -69,6 +81,7 @@ class ContainerState:
     spec: Object
     status: Object
     log_dir: Path
+    attempt: int = -1
 
     @property
     def stdin(self) -> bool:
@@ -105,19 +118,65 @@ class PodState:
 
     def log_path(self, container: str, previous: bool = False) -> Path | None:
         """Return the log file of a container's current (or previous) run; None when there was no such run."""
-        raise NotImplementedError
+        state = self.containers.get(container)
+        number = state.attempt - previous if state else -1
+        return state.log_dir / f"{number}.log" if state and number >= 0 else None
 
 
 class PodManager:
-    """All Pods of this node."""
+    """All Pods of this node.
+
+    Args:
+        runtime: The container runtime.
+    """
+
+    def __init__(self, runtime: RuntimeClient) -> None:
+        """Start without Pods."""
+        self._runtime = runtime
+        self._workers: dict[str, PodWorker] = {}
+
+    # --- the kubelet's own side
+
+    def workers(self) -> list[PodWorker]:
+        """Return the workers of all Pods."""
+        return list(self._workers.values())
+
+    def worker(self, uid: str) -> PodWorker | None:
+        """Return the worker of a Pod."""
+        return self._workers.get(uid)
+
+    def add(self, worker: PodWorker) -> None:
+        """Add a Pod's worker."""
+        self._workers[worker.uid] = worker
+
+    def remove_when_done(self, worker: PodWorker) -> None:
+        """Drop a Pod that the API has forgotten, once nothing of it is left."""
+        worker.when_done(lambda: self._workers.pop(worker.uid, None))
+
+    # --- what the server asks
 
     def pods(self) -> list[PodState]:
         """Return every Pod of this node."""
-        raise NotImplementedError
+        return [worker.state for worker in self._workers.values() if not worker.done]
 
     def find(self, namespace: str, pod: str) -> PodState | None:
         """Return a Pod of this node, or None."""
-        raise NotImplementedError
+        worker = self._find(namespace, pod)
+        return worker.state if worker else None
+
+    def _find(self, namespace: str, pod: str) -> PodWorker | None:
+        for worker in self._workers.values():
+            metadata = worker.state.pod["metadata"]
+            if (metadata["namespace"], metadata["name"]) == (namespace, pod) and not worker.done:
+                return worker
+        return None
+
+    def _container(self, namespace: str, pod: str, container: str) -> ContainerWorker:
+        worker = self._find(namespace, pod)
+        found = next((c for c in worker.all() if c.name == container), None) if worker else None
+        if found is None:
+            raise KeyError(container)
+        return found
 
     async def exec(
         self, namespace: str, pod: str, container: str, argv: Sequence[str], *, stdin: bool, tty: bool
@@ -129,7 +188,11 @@ class PodManager:
             ContainerNotRunning: The container does not run.
             ExecFailed: The command could not be started, in the words of a real runtime.
         """
-        raise NotImplementedError
+        worker = self._container(namespace, pod, container)
+        try:
+            return await worker.exec(list(argv), stdin=stdin, tty=tty)
+        except ExecFailed as error:
+            raise ExecFailed(_EXEC_ERROR.format(uuid.uuid4().hex * 2, error)) from error
 
     async def attach(self, namespace: str, pod: str, container: str, *, stdin: bool, tty: bool) -> ExecProcess:
         """Join the container's own process: its output from now on, its stdin if it keeps one open.
@@ -138,8 +201,18 @@ class PodManager:
             KeyError: No such Pod or container on this node.
             ContainerNotRunning: The container does not run.
         """
-        raise NotImplementedError
+        worker = self._container(namespace, pod, container)
+        if not worker.running:
+            raise ContainerNotRunning(f"container {container} is not running")
+        return await self._runtime.attach(worker.id, stdin=stdin, tty=tty)
 
     async def stats(self) -> dict[tuple[str, str], dict[str, tuple[int, int]]]:
         """Return, by (namespace, Pod) and container, CPU nanoseconds used so far and memory in bytes."""
-        raise NotImplementedError
+        used = await self._runtime.call("stats")
+        found: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+        for worker in self._workers.values():
+            metadata = worker.state.pod["metadata"]
+            mine = {c.name: tuple(used[c.id]) for c in worker.all() if c.id in used}
+            if mine:
+                found[metadata["namespace"], metadata["name"]] = mine
+        return found

@@ -1,0 +1,358 @@
+"""The worker of one Pod: brings what runs nearer to what the Pod's spec says, again and again.
+
+Stands for the kubelet's pod workers, `syncPod`, `syncTerminatingPod` and the kuberuntime manager's
+`computePodActions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.clock import parse_time, rfc3339
+from kitlib.cluster.kubelet import status, volumes
+from kitlib.cluster.kubelet.admission import Rejected, admit
+from kitlib.cluster.kubelet.container_worker import ContainerWorker
+from kitlib.cluster.kubelet.node import Node, PodFacts
+from kitlib.cluster.kubelet.pod_manager import PodState
+from kitlib.cluster.kubelet.runtime_client import Record
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+_RETRY_SECONDS = 1.0
+_MIN_GRACE_SECONDS = 2.0
+
+
+class PodWorker:
+    """One Pod on this node, from admission to the end.
+
+    Args:
+        node: What all workers of the node share.
+        pod: The Pod.
+        records: What the runtime knows of its containers, from before a restart of the kubelet.
+
+    Attributes:
+        state: What others may know of the Pod.
+        done: Nothing of the Pod is left on the node.
+    """
+
+    def __init__(self, node: Node, pod: Object, records: list[Record]) -> None:
+        """Take over what is there; `start` begins the work."""
+        self.node = node
+        self.uid: str = pod["metadata"]["uid"]
+        self.folder: Path = node.config.node_dir / "pods" / self.uid
+        self.state = PodState(pod)
+        self.done = False
+        self._facts = PodFacts(node, pod, self.folder)
+        self._removed = False
+        self._admitted = False
+        self._failure: tuple[str, str] | None = None
+        self._start_time = (pod.get("status") or {}).get("startTime") or rfc3339(time.time())
+        self._mount_failure = ""
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        spec = pod["spec"]
+        self.init = [ContainerWorker(self._facts, c, True, self.wake) for c in spec.get("initContainers") or []]
+        self.main = [ContainerWorker(self._facts, c, False, self.wake) for c in spec["containers"]]
+        self._adopt(records)
+
+    # --- what others call
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._task = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """Have the Pod looked at soon."""
+        self._wake.set()
+
+    def update(self, pod: Object) -> None:
+        """Take the newest object of the Pod."""
+        self.state.pod = self._facts.pod = pod
+        self.wake()
+
+    def observe(self, pod: Object) -> None:
+        """Take the object that a write of the status answered with, unless a newer one is known."""
+        if int(pod["metadata"]["resourceVersion"]) > int(self.state.pod["metadata"]["resourceVersion"]):
+            self.state.pod = self._facts.pod = pod
+
+    def when_done(self, callback: Callable[[], Any]) -> None:
+        """Call back once nothing of the Pod is left on the node."""
+        assert self._task is not None
+        self._task.add_done_callback(lambda _: callback())
+
+    def removed(self) -> None:
+        """The Pod is gone from the API: end what is left, quickly."""
+        self._removed = True
+        self.wake()
+
+    def exited(self, record: Record) -> None:
+        """A container ended."""
+        for worker in self.all():
+            if worker.id == record["id"]:
+                worker.exited(record)
+        self._report()
+        self.wake()
+
+    async def close(self) -> None:
+        """Stop working; containers go on."""
+        tasks = [task for task in (self._task, *self._stopping.values()) if task is not None]
+        for worker in self.all():
+            worker.stop_probes()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def all(self) -> list[ContainerWorker]:
+        """Return the workers of all containers, init containers first."""
+        return [*self.init, *self.main]
+
+    @property
+    def active(self) -> bool:
+        """Whether the Pod still counts against what the node has."""
+        return not self.done and self.phase() not in ("Succeeded", "Failed")
+
+    # --- adoption after a restart
+
+    def _adopt(self, records: list[Record]) -> None:
+        checkpoint = self.folder / "checkpoint.json"
+        if checkpoint.exists():
+            self._facts.restore(json.loads(checkpoint.read_text()))
+            self._publish_address()
+            self._admitted = True
+        old = self.state.pod.get("status") or {}
+        if old.get("phase") in ("Succeeded", "Failed"):
+            self._admitted = True
+            if old.get("reason"):
+                self._failure = (old["reason"], old.get("message", ""))
+        statuses = {s["name"]: s for key in ("initContainerStatuses", "containerStatuses") for s in old.get(key) or []}
+        for worker in self.all():
+            mine = [r for r in records if r["labels"]["container"] == worker.name]
+            worker.adopt(mine, statuses.get(worker.name))
+
+    def _publish_address(self) -> None:
+        self.state.pod_ip, self.state.port_map = self._facts.ip, self._facts.port_map
+
+    # --- the loop
+
+    async def _run(self) -> None:
+        while not self.done:
+            self._wake.clear()
+            try:
+                delay = await self._sync()
+            except ApiError as error:
+                log.warning("%s: %s", self.state.pod["metadata"]["name"], error)
+                delay = _RETRY_SECONDS
+            except Exception:
+                log.exception("%s", self.state.pod["metadata"]["name"])
+                delay = _RETRY_SECONDS
+            if not self.done:
+                self._report()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), delay)
+
+    async def _sync(self) -> float | None:
+        """Do the next things; return after how many seconds to look again without being woken."""
+        if self._removed or self.state.pod["metadata"].get("deletionTimestamp"):
+            await self._terminate()
+            return None
+        if self._failure or self.phase() in ("Succeeded", "Failed"):
+            await self._finish()
+            return None
+        if not self._admitted and not self._admit():
+            return None
+        if self._past_deadline():
+            self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+            self._facts.event("Normal", "DeadlineExceeded", self._failure[1])
+            await self._finish()
+            return None
+        if not await self._prepare():
+            return _RETRY_SECONDS
+        return _earliest(await self._sync_containers(), self._seconds_to_deadline())
+
+    # --- steps of a sync
+
+    def _admit(self) -> bool:
+        try:
+            admit(self.node, self._facts, self.uid)
+        except Rejected as rejected:
+            self._failure = (rejected.reason, f"Pod was rejected: {rejected}")
+            self._facts.event("Warning", rejected.reason, str(rejected))
+            self.node.devices.release(self.uid)
+            self._report()
+            return False
+        self._admitted = True
+        return True
+
+    async def _prepare(self) -> bool:
+        """Give the Pod its address, folders and volumes; False when a volume cannot be had yet."""
+        if not self._facts.ip:
+            await self._facts.give_address()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "checkpoint.json").write_text(json.dumps(self._facts.checkpoint()))
+            self._publish_address()
+        try:
+            await self._facts.refresh()
+        except volumes.MountFailed as error:
+            if not any(worker.running for worker in self.all()) and self._mount_failure != str(error):
+                self._mount_failure = str(error)
+                self._facts.event("Warning", "FailedMount", str(error))
+            return False
+        return True
+
+    async def _sync_containers(self) -> float | None:
+        delays = []
+        for worker in self.init:
+            delays.append(await worker.sync())
+            if not worker.initialized:
+                return _earliest(*delays)
+        for worker in self.main:
+            delays.append(await worker.sync())
+        return _earliest(*delays)
+
+    def _past_deadline(self) -> bool:
+        left = self._seconds_to_deadline()
+        return left is not None and left <= 0
+
+    def _seconds_to_deadline(self) -> float | None:
+        deadline = self.state.pod["spec"].get("activeDeadlineSeconds")
+        return None if deadline is None else parse_time(self._start_time) + deadline - time.time()
+
+    # --- the end
+
+    async def _finish(self) -> None:
+        """A Pod that succeeded, failed or was rejected: end what still runs, free what it held."""
+        await self._stop_all(self._grace())
+        self.node.devices.release(self.uid)
+
+    async def _terminate(self) -> None:
+        """A Pod that is being deleted: stop its containers, say so, remove it."""
+        await self._stop_all(_MIN_GRACE_SECONDS if self._removed else self._grace())
+        self._report()
+        await self.node.statuses.flush(self.uid)
+        await self._remove_records()
+        self._facts.release()
+        volumes.remove(self.uid, self.folder / "volumes")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._removed:
+            await self._delete()
+        self.done = True
+        self.node.statuses.forget(self.uid)
+
+    async def _delete(self) -> None:
+        metadata = self.state.pod["metadata"]
+        while True:
+            try:
+                await self.node.client.delete(
+                    "pods", metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=self.uid
+                )
+                return
+            except ApiError as error:
+                if error.code in (404, 409):
+                    return
+                log.warning("delete of %s: %s", metadata["name"], error)
+            except Exception as error:
+                log.info("delete of %s: %s", metadata["name"], error)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _remove_records(self) -> None:
+        for worker in self.all():
+            await worker.forget()
+
+    def _grace(self) -> float:
+        pod = self.state.pod
+        grace = pod["metadata"].get("deletionGracePeriodSeconds")
+        if grace is None:
+            grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
+        return max(float(grace), _MIN_GRACE_SECONDS)
+
+    async def _stop_all(self, grace: float) -> None:
+        """Stop containers at once, sidecars after the others, in reverse order."""
+        deadline = time.monotonic() + grace
+        sidecars = [w for w in reversed(self.init) if status.is_sidecar(w.spec)]
+        others = [w for w in self.all() if w not in sidecars]
+        await self._stop(others, deadline)
+        for sidecar in sidecars:
+            await self._stop([sidecar], deadline)
+
+    async def _stop(self, workers: list[ContainerWorker], deadline: float) -> None:
+        running = [worker for worker in workers if worker.running]
+        if not running:
+            return
+        grace = max(_MIN_GRACE_SECONDS, deadline - time.monotonic())
+        stops = asyncio.gather(*(w.stop(grace, f"Stopping container {w.name}") for w in running))
+        while not stops.done():
+            self._wake.clear()
+            waker = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait([stops, waker], return_when=asyncio.FIRST_COMPLETED)
+            waker.cancel()
+            if self._removed:
+                for worker in running:
+                    worker.hurry(_MIN_GRACE_SECONDS)
+        stops.result()
+
+    # --- the status
+
+    def phase(self) -> str:
+        """Return the Pod's phase."""
+        if self._failure:
+            return "Failed"
+        init = [w.status() for w in self.init]
+        main = [w.status() for w in self.main]
+        found = status.phase(self.state.pod, init, main)
+        if found == "Running" and self._ending() and not any("running" in s["state"] for s in main):
+            return "Failed" if any((s["state"].get("terminated") or {}).get("exitCode") for s in main) else "Succeeded"
+        return found
+
+    def _ending(self) -> bool:
+        return self._removed or bool(self.state.pod["metadata"].get("deletionTimestamp"))
+
+    def _report(self) -> None:
+        """Have the status written and shown to the node's server."""
+        init, main = [w.status() for w in self.init], [w.status() for w in self.main]
+        self.state.containers = {w.name: w.container_state(s) for w, s in zip(self.all(), [*init, *main])}
+        if not self._removed:
+            self.node.statuses.set(self.state.pod, self._status(init, main))
+
+    def _status(self, init: list[Object], main: list[Object]) -> Object:
+        pod, phase = self.state.pod, self.phase()
+        ended = phase in ("Succeeded", "Failed") and not any(worker.running for worker in self.all())
+        sandbox = bool(self._facts.ip) and not ended
+        found: Object = {
+            "phase": phase,
+            "startTime": self._start_time,
+            "conditions": status.conditions(pod, phase, init, main, sandbox),
+            "hostIP": self.node.config.internal_ip,
+            "hostIPs": [{"ip": self.node.config.internal_ip}],
+        }
+        if self._failure and not self._facts.ip:
+            found = {"phase": phase, "startTime": self._start_time}
+        elif init:
+            found["initContainerStatuses"] = init
+        if pod["metadata"].get("generation"):
+            found["observedGeneration"] = pod["metadata"]["generation"]
+        if self._failure:
+            found["reason"], found["message"] = self._failure
+        if self._facts.ip:
+            found.update(podIP=self._facts.ip, podIPs=[{"ip": self._facts.ip}])
+        if not self._failure or self._facts.ip:
+            found["containerStatuses"] = main
+        return found
+
+
+def _earliest(*delays: float | None) -> float | None:
+    known = [delay for delay in delays if delay is not None]
+    return max(0.0, min(known)) if known else None
+
+
