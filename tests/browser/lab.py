@@ -102,7 +102,8 @@ PANEL = "jupyterapp.shell.currentWidget"
 def run_all(page: Page) -> None:
     """Start Run > Run All Cells; returns at once."""
     page.evaluate(
-        "void (window.ranAll = null, jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ranAll = true))"
+        "window.ranAll = null;"
+        " void jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ranAll = true)"
     )
 
 

@@ -11,7 +11,10 @@ from harness import EmbeddedCluster
 from browser.chrome import Chrome, Page
 from browser.lab import Lab, run_all, wait_until_run, write_notebook
 
-RUNNING = "Array.from(document.querySelectorAll('.kit-tile[data-status=Running][data-letter=R]'), (tile) => tile.dataset.name)"
+RUNNING = (
+    "Array.from(document.querySelectorAll('.kit-tile[data-status=Running][data-letter=R]'),"
+    " (tile) => tile.dataset.name)"
+)
 
 
 def deployment(replicas: int) -> dict:

@@ -55,7 +55,7 @@ function localTime(moment) {
 }
 
 function podSentence(pod) {
-  const words = [`Pod ${pod.name}`, pod.status, `ready ${pod.ready}`, plural(pod.restarts, "restart"), `image tag ${pod.tag}`];
+  const words = [`Pod ${pod.name} in namespace ${pod.namespace}`, pod.status, `ready ${pod.ready}`, plural(pod.restarts, "restart"), `image tag ${pod.tag}`];
   if (pod.gpus) words.push(plural(pod.gpus, "GPU"));
   if (pod.node) words.push(`on ${pod.node}`);
   if (pod.reason) words.push(pod.reason);
