@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from typing import Any, cast
 
 from aiohttp import web
@@ -19,6 +20,9 @@ MAX_HEAD = 64 << 10
 """Longest head of an HTTP answer, in bytes."""
 CLOSE_TIMEOUT = 10.0
 """How long a closed connection may take to send what it still holds, in seconds."""
+CHECK_SECONDS = 3.0
+KEEPALIVE_SECONDS = 15
+_TCP_CLOSE_STATES = (7, 8)  # CLOSE, CLOSE_WAIT
 
 
 class Side(asyncio.Protocol):
@@ -105,6 +109,25 @@ def reset(transport: asyncio.Transport) -> None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+async def other_end_left(transport: asyncio.BaseTransport | None) -> None:
+    """Return when the other end has closed the connection, also while nothing is read from it.
+
+    A connection that is not read because its bytes have nowhere to go does not show its end; the kernel knows
+    it (after minutes, if more bytes wait to be read than the kernel holds). Only Linux tells; elsewhere this
+    never returns.
+    """
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or not sys.platform.startswith("linux"):
+        await asyncio.get_running_loop().create_future()
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
+        while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _TCP_CLOSE_STATES:
+            await asyncio.sleep(CHECK_SECONDS)  # noqa: ASYNC110  (the kernel does not notify)
 
 
 class AnswerHead(asyncio.Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from kitlib.cluster.splice import CLOSE_TIMEOUT, AnswerHead, Side, give_back, take_over
+from kitlib.cluster.splice import CLOSE_TIMEOUT, AnswerHead, Side, give_back, other_end_left, take_over
 
 ANSWER_TIMEOUT = 30.0
 _HOP_BY_HOP = {
@@ -113,10 +113,13 @@ async def _splice(request: web.Request, client: Side, far: Side) -> web.StreamRe
     if far.transport is not None and far.transport.is_closing():
         far.connection_lost(None)
     client.join(far)
+    left = asyncio.ensure_future(other_end_left(request.transport))
     try:
-        await asyncio.wait({client.closed, far.closed}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({client.closed, far.closed}, timeout=CLOSE_TIMEOUT)
+        await asyncio.wait({client.closed, far.closed, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not left.done():
+            await asyncio.wait({client.closed, far.closed}, timeout=CLOSE_TIMEOUT)
     finally:
+        left.cancel()
         far.close()
         answer = give_back(request, client.closed.done())
     return answer

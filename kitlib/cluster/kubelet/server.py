@@ -184,7 +184,7 @@ class KubeletServer:
             return await remotecommand.serve_websocket(request, start, options, reports_exit=reports_exit)
 
         async def serve(reader: asyncio.StreamReader, send: Send) -> None:
-            await remotecommand.SPDYSession(start, options, send, reports_exit=reports_exit).run(reader)
+            await remotecommand.SPDYSession(start, options, send, reports_exit=reports_exit).run(request, reader)
 
         return await _serve_spdy(request, remotecommand.SPDY_PROTOCOLS, serve)
 

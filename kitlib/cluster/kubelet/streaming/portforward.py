@@ -211,7 +211,7 @@ async def serve_websocket(request: web.Request, target: Target, ports: list[int]
             if data and channel[0] % 2 == 0 and channel[0] // 2 < len(forwards):
                 await forwards[channel[0] // 2].receive(data)
 
-    await until_either_ends(session(), client())
+    await until_either_ends(request, session(), client())
     await socket.close()
     return socket
 

@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 
 from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ExecFailed, ExecProcess
 from kitlib.cluster.kubelet.streaming.spdy import Connection, Stream, chunks_of
+from kitlib.cluster.splice import other_end_left
 
 WEBSOCKET_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 SPDY_PROTOCOLS = ("v4.channel.k8s.io",)
@@ -182,18 +183,21 @@ async def gather(*jobs: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until_either_ends(session: Coroutine[Any, Any, None], client: Coroutine[Any, Any, None]) -> None:
+async def until_either_ends(
+    request: web.Request, session: Coroutine[Any, Any, None], client: Coroutine[Any, Any, None]
+) -> None:
     """Run a session while its client is read; when the client leaves, the session is cancelled.
 
     When the session is over, the client has `IDLE_AFTER_END` to hang up, so that nothing sent to it is lost.
     """
     running, reading = asyncio.ensure_future(session), asyncio.ensure_future(client)
+    left = asyncio.ensure_future(other_end_left(request.transport))
     try:
-        await asyncio.wait({running, reading}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, reading, left}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
-            await asyncio.wait({reading}, timeout=IDLE_AFTER_END)
+            await asyncio.wait({reading, left}, timeout=IDLE_AFTER_END, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (running, reading):
+        for task in (running, reading, left):
             task.cancel()
         results = await asyncio.gather(running, reading, return_exceptions=True)
     for result in results:
@@ -218,7 +222,7 @@ async def serve_websocket(
         await session.run()
         await socket.close()
 
-    await until_either_ends(run(), _read_websocket(socket, session))
+    await until_either_ends(request, run(), _read_websocket(socket, session))
     await socket.close()
     return socket
 
@@ -288,6 +292,6 @@ class SPDYSession:
             pass
         await self._connection.goaway()
 
-    async def run(self, reader: asyncio.StreamReader) -> None:
+    async def run(self, request: web.Request, reader: asyncio.StreamReader) -> None:
         """Serve the session to its end."""
-        await until_either_ends(self._run(), self._connection.run(chunks_of(reader)))
+        await until_either_ends(request, self._run(), self._connection.run(chunks_of(reader)))
