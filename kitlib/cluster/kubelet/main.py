@@ -13,7 +13,9 @@ import signal
 import ssl
 from typing import Any
 
-from kitlib.cluster.client import HTTPClient
+import aiohttp
+
+from kitlib.cluster.client import ApiError, HTTPClient
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.informer import Informer
@@ -29,7 +31,7 @@ from kitlib.cluster.kubelet.status import StatusManager
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
-KUBELET_PORT = 10250
+_RETRY_SECONDS = 0.1
 
 
 class Kubelet:
@@ -38,16 +40,19 @@ class Kubelet:
     Args:
         config: The node.
         client: The API, as user `system:node:NAME`.
-        port: Port of its server, as published in the Node.
+
+    Attributes:
+        pods: Its Pods, for its server.
+        node: What its workers share.
     """
 
-    def __init__(self, config: NodeConfig, client: Any, port: int = KUBELET_PORT) -> None:
+    def __init__(self, config: NodeConfig, client: Any) -> None:
         """Put the parts together; `start` begins the work."""
         self._config, self._client = config, client
         self._runtime = RuntimeClient(config.node_dir, self._exited)
         self.pods = PodManager(self._runtime)
         self._devices = Devices(config)
-        self._status = node_status.NodeStatus(client, config, self._devices, port)
+        self._status = node_status.NodeStatus(client, config, self._devices)
         self._records: list[Record] = []
         self._pod_informer = Informer(client, "pods", field_selector=f"spec.nodeName={config.name}")
         self._node_informer = Informer(client, "nodes", field_selector=f"metadata.name={config.name}")
@@ -73,10 +78,14 @@ class Kubelet:
             peers=lambda namespace: [],
         )
 
-    async def start(self) -> None:
-        """Register the node, adopt what runs, and begin to work."""
+    async def start(self, port: int) -> None:
+        """Register the node, adopt what runs, and begin to work.
+
+        Args:
+            port: Where the kubelet's server listens; the Node says so.
+        """
         self._records = await self._runtime.connect()
-        registered = await self._status.register()
+        registered = await self._register(port)
         self._status.observe("ADDED", None, registered)
         self._node_informer.add_handler(self._status.observe)
         for informer in (self._services, self._pod_informer, self._node_informer):
@@ -89,6 +98,15 @@ class Kubelet:
         self._tasks.append(asyncio.create_task(self._status.run()))
         reference = {"apiVersion": "v1", "kind": "Node", "name": self._config.name, "uid": self._config.name}
         self._recorder.event(reference, "Normal", "Starting", "Starting kubelet.")
+
+    async def _register(self, port: int) -> Object:
+        """Register; an API server that is still starting is waited for."""
+        while True:
+            try:
+                return await self._status.register(port)
+            except (OSError, aiohttp.ClientError, ApiError) as error:
+                log.info("cannot register yet: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def stop(self) -> None:
         """Stop working; containers go on."""
@@ -162,14 +180,13 @@ async def serve(config: NodeConfig) -> None:
 
     cluster = config.cluster
     client = HTTPClient(cluster.server, config.token, str(cluster.ca_file), f"kubelet/{config.name}")
-    port = KUBELET_PORT if cluster.loopback == "multi" else KUBELET_PORT + config.index
-    kubelet = Kubelet(config, client, port)
+    kubelet = Kubelet(config, client)
     server = KubeletServer(config, kubelet.pods, _ssl_context(config))
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await server.start()
-    await kubelet.start()
+    await kubelet.start(server.port)
     await stopped.wait()
     await kubelet.stop()
     await server.stop()
@@ -179,7 +196,7 @@ async def serve(config: NodeConfig) -> None:
 def _ssl_context(config: NodeConfig) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pki = config.cluster.pki
-    context.load_cert_chain(pki / "kubelet.crt", pki / "kubelet.key")
+    context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")  # it names the nodes, too
     return context
 
 

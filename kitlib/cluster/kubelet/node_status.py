@@ -12,10 +12,11 @@ import platform
 import shutil
 import time
 import uuid
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import kitlib
 from kitlib.cluster import images
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kitlib.cluster.clock import rfc3339, rfc3339_micro
@@ -98,12 +99,17 @@ def _node_info(config: NodeConfig) -> dict[str, str]:
         "bootID": _read("/proc/sys/kernel/random/boot_id") or str(identity),
         "kernelVersion": platform.release(),
         "osImage": _os_image(),
-        "containerRuntimeVersion": f"kit://{kitlib.__version__}",
+        "containerRuntimeVersion": f"kit://{_version()}",
         "kubeletVersion": KUBERNETES_VERSION,
         "kubeProxyVersion": "",
         "operatingSystem": platform.system().lower(),
         "architecture": architecture(),
     }
+
+
+@lru_cache
+def _version() -> str:
+    return metadata.version("kitlib")
 
 
 def _read(path: str) -> str:
@@ -127,23 +133,23 @@ class NodeStatus:
         client: The API.
         config: The node.
         devices: Its GPUs.
-        port: Port of the kubelet's server.
     """
 
-    def __init__(self, client: Client, config: NodeConfig, devices: Devices, port: int) -> None:
+    def __init__(self, client: Client, config: NodeConfig, devices: Devices) -> None:
         """Nothing is written yet."""
-        self._client, self._config, self._devices, self._port = client, config, devices, port
+        self._client, self._config, self._devices, self._port = client, config, devices, 0
         self._node: Object | None = None
         self._lease_exists = False
 
-    async def register(self) -> Object:
+    async def register(self, port: int) -> Object:
         """Create the Node, or bring labels and status of an existing one up to date; return it."""
+        self._port = port
         name = self._config.name
         wanted = labels(self._config, self._devices)
         annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
-        metadata = {"name": name, "labels": wanted, "annotations": annotations}
+        about = {"name": name, "labels": wanted, "annotations": annotations}
         try:
-            await self._client.create("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {}})
+            await self._client.create("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": about, "spec": {}})
         except ApiError as error:
             if error.code != 409:
                 raise
@@ -188,7 +194,7 @@ class NodeStatus:
 
     async def _register_again(self) -> None:
         try:
-            await self.register()
+            await self.register(self._port)
         except Exception as error:
             log.info("node %s: %s", self._config.name, error)
 
