@@ -119,6 +119,11 @@ class SchedulingQueue:
         """Keep a Pod that fits nowhere until `wake` finds that a change could help it."""
         waiting.reasons = reasons
 
+    def restore(self, key: Key, waiting: _Waiting) -> None:
+        """Take back a Pod whose binding failed."""
+        self._waiting[key] = waiting
+        self.retry(key)
+
     def wake(self, *, room: bool) -> None:
         """Try waiting Pods again after their back-off.
 
@@ -206,6 +211,8 @@ class Scheduler:
         elif node:
             self._queue.drop(key_of(pod))
             self._cache.set_pod(pod, node)
+        elif uid in self._cache:  # assumed: its binding is on the way
+            return
         elif _is_ours(pod):
             self._queue.put(pod)
         else:
@@ -223,8 +230,9 @@ class Scheduler:
             self._give_up(waiting, failures, fit_error(filters, failures, self._cache.nodes))
             return
         node = self._best(info, feasible)
+        self._queue.drop(key_of(info.pod))
         self._cache.set_pod(info.pod, node.name)
-        self._spawn(self._bind(info, node.name))
+        self._spawn(self._bind(waiting, node.name))
 
     def _filter(self, filters: Filters) -> tuple[list[NodeInfo], dict[str, list[str]]]:
         """Return the nodes that pass and, by name, why the others do not; start where the last search ended."""
@@ -255,7 +263,8 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bind(self, info: PodInfo, node: str) -> None:
+    async def _bind(self, waiting: _Waiting, node: str) -> None:
+        info = waiting.info
         namespace, name = key_of(info.pod)
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         metadata = {"name": name, "namespace": namespace, "uid": info.uid}
@@ -263,15 +272,22 @@ class Scheduler:
         try:
             await self._client.create("pods", binding, namespace, name=name, subresource="binding")
         except Exception as error:
-            bound = self._informers("pods").get(namespace, name)
-            if bound is None or not bound["spec"].get("nodeName"):
-                self._cache.remove_pod(info.uid)
-                self._queue.retry((namespace, name))
-            if not (isinstance(error, ApiError) and error.code in (404, 409)):
-                log.warning("binding %s/%s: %s", namespace, name, error)
+            self._not_bound(waiting, error)
             return
         text = f"Successfully assigned {namespace}/{name} to {node}"
         self._events.event_with_action(info.pod, "Normal", "Scheduled", "Binding", text)
+
+    def _not_bound(self, waiting: _Waiting, error: Exception) -> None:
+        """Take the assumption back, and try again unless the Pod is gone or bound by somebody else."""
+        namespace, name = key = key_of(waiting.info.pod)
+        if not isinstance(error, ApiError) or error.code not in (404, 409):
+            log.warning("binding %s/%s: %s", namespace, name, error)
+        pod = self._informers("pods").get(namespace, name)
+        if pod is None or pod["metadata"]["uid"] != waiting.info.uid:
+            self._cache.remove_pod(waiting.info.uid)
+        elif not pod["spec"].get("nodeName"):
+            self._cache.remove_pod(waiting.info.uid)
+            self._queue.restore(key, waiting)
 
     def _give_up(self, waiting: _Waiting, failures: dict[str, list[str]], message: str) -> None:
         self._queue.failed(waiting, {reason for reasons in failures.values() for reason in reasons})
@@ -284,7 +300,7 @@ class Scheduler:
     async def _write_condition(self, pod: Object, known: Object, message: str) -> None:
         namespace, name = key_of(pod)
         since = known["lastTransitionTime"] if known.get("status") == "False" else rfc3339(self._clock.now())
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        condition: Object = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         condition.update(lastProbeTime=None, lastTransitionTime=since)
         patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}}
         try:

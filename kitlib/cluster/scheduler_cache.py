@@ -199,6 +199,10 @@ class Cache:
         self.anti_terms: dict[tuple[bytes, str], tuple[Term, Counter[str]]] = {}
         self.nodes: list[NodeInfo] = []
 
+    def __contains__(self, uid: str) -> bool:
+        """Tell whether a Pod is bound or assumed to be."""
+        return uid in self._where
+
     def node(self, name: str) -> NodeInfo:
         """Return the record of a node, made when missing."""
         return self._infos.setdefault(name, NodeInfo(name))

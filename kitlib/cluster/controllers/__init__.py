@@ -15,11 +15,17 @@ from kitlib.cluster.clock import Clock, SystemClock
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.controllers.common import Context
 from kitlib.cluster.controllers.deployment import DeploymentController
+from kitlib.cluster.controllers.endpoints import EndpointsController
+from kitlib.cluster.controllers.endpointslice import EndpointSliceController
 from kitlib.cluster.controllers.garbagecollector import GarbageCollector
+from kitlib.cluster.controllers.hollow import HollowController
 from kitlib.cluster.controllers.job import JobController
 from kitlib.cluster.controllers.namespace import NamespaceController
+from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
 from kitlib.cluster.controllers.podgc import PodGCController
 from kitlib.cluster.controllers.replicaset import ReplicaSetController
+from kitlib.cluster.controllers.serviceaccount import ServiceAccountController
+from kitlib.cluster.controllers.tainteviction import TaintEvictionController
 from kitlib.cluster.controllers.ttlafterfinished import TTLAfterFinishedController
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
 
@@ -31,6 +37,12 @@ CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
     GarbageCollector,
     NamespaceController,
     PodGCController,
+    NodeLifecycleController,
+    TaintEvictionController,
+    EndpointSliceController,
+    EndpointsController,
+    ServiceAccountController,
+    HollowController,
 )
 
 

@@ -212,7 +212,9 @@ def deadline_left(job: Object, now: float) -> float | None:
     """Return seconds until `activeDeadlineSeconds` are over, None when there is no deadline or no start."""
     limit = job["spec"].get("activeDeadlineSeconds")
     start = (job.get("status") or {}).get("startTime")
-    return None if limit is None or not start or job["spec"].get("suspend") else parse_time(start) + limit - now
+    if limit is None or not start or job["spec"].get("suspend"):
+        return None
+    return parse_time(start) + float(limit) - now
 
 
 def wanted_active(job: Object, counts: Tally) -> int:
@@ -220,7 +222,7 @@ def wanted_active(job: Object, counts: Tally) -> int:
     parallelism, completions = job["spec"].get("parallelism", 1), job["spec"].get("completions")
     if completions is None:
         return min(parallelism, len(counts.active)) if counts.succeeded else int(parallelism)
-    return max(0, min(parallelism, completions - counts.succeeded - len(counts.failed_indexes)))
+    return max(0, min(int(parallelism), completions - counts.succeeded - len(counts.failed_indexes)))
 
 
 def missing_indexes(job: Object, counts: Tally) -> list[int]:
