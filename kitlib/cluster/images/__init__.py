@@ -119,7 +119,7 @@ def resolve(reference: str) -> Image:
             if name in entry["names"] and (not tag or re.fullmatch(entry.get("tags", ".*"), tag)):
                 return _image(full, folder, entry)
     raise ImageNotFound(
-        f'failed to pull and unpack image "{full}": failed to resolve reference "{full}": {full}: not found'
+        f'failed to pull and unpack image "{full}": failed to resolve image: {full}: not found'
     )
 
 

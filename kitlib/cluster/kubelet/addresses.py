@@ -58,7 +58,8 @@ class Addresses:
 
     def map_ports(self, address: str, ports: Iterable[int]) -> dict[int, int]:
         """Return free local ports for those that cannot be bound on the Pod's own address."""
-        return {port: _free_port(address) for port in dict.fromkeys(ports) if self.shared or not _bindable(address, port)}
+        mapped = [port for port in dict.fromkeys(ports) if self.shared or not _bindable(address, port)]
+        return {port: _free_port(address) for port in mapped}
 
 
 def _free_port(address: str) -> int:

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from kitlib.cluster import images
 from kitlib.cluster.clock import parse_time
 from kitlib.cluster.kubelet import containers, env, probes, volumes
 from kitlib.cluster.kubelet.node import PodFacts
-from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ContainerState, ExecFailed
+from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ContainerState, ExecFailed, ExecProcess
 from kitlib.cluster.kubelet.runtime_client import Record, RuntimeFailure
 from kitlib.cluster.kubelet.status import is_sidecar
 
@@ -136,7 +136,7 @@ class ContainerWorker:
         """Whether an init container has done its part."""
         if is_sidecar(self.spec):
             return self._started
-        return self._ended is not None and self._ended["exitCode"] == 0
+        return self._ended is not None and bool(self._ended["exitCode"] == 0)
 
     async def sync(self) -> float | None:
         """Start the container if it should run; return when to look again."""
@@ -159,7 +159,7 @@ class ContainerWorker:
         policy = self._facts.pod["spec"].get("restartPolicy", "Always")
         if self._init:
             policy = "Always" if is_sidecar(self.spec) else "OnFailure" if policy == "Always" else policy
-        return policy == "Always" or (policy == "OnFailure" and self._ended["exitCode"] != 0)
+        return bool(policy == "Always" or (policy == "OnFailure" and self._ended["exitCode"] != 0))
 
     def _back_off(self, now: float) -> float:
         """Return the seconds until the next run may start, and say that it waits."""
@@ -350,7 +350,7 @@ class ContainerWorker:
             process.kill()
         return code, (out + error).decode(errors="replace")[: probes.BODY_LIMIT]
 
-    async def exec(self, argv: list[str], *, stdin: bool, tty: bool) -> Any:
+    async def exec(self, argv: Sequence[str], *, stdin: bool, tty: bool) -> ExecProcess:
         """Start a command in the container; see `PodManager.exec`."""
         if not self.running:
             raise ContainerNotRunning(f"container {self.name} is not running")
@@ -406,7 +406,8 @@ class ContainerWorker:
 
     def hurry(self, grace: float) -> None:
         """Shorten the grace period of a stop in progress."""
-        asyncio.get_running_loop().call_later(grace, lambda: self._hurry and self._hurry.set())
+        if self._hurry is not None:
+            asyncio.get_running_loop().call_later(grace, self._hurry.set)
 
     async def _stop(self, grace: float, message: str) -> None:
         deadline = time.monotonic() + grace

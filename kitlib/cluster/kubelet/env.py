@@ -113,7 +113,8 @@ def _from_object(source: Object, pod: Object, lookup: Lookup) -> dict[str, str]:
     reference = source[kind]
     obj = lookup(resource, reference["name"])
     if obj is None:
-        return _missing(reference, not_found(resource, reference["name"])) or {}
+        _check_optional(reference, not_found(resource, reference["name"]))
+        return {}
     prefix = source.get("prefix") or ""
     return {prefix + key: data.decode(errors="replace") for key, data in contents(obj).items()}
 
@@ -123,7 +124,7 @@ def not_found(resource: str, name: str) -> str:
     return f'{resource[:-1]} "{name}" not found'
 
 
-def _missing(reference: Object, message: str) -> None:
+def _check_optional(reference: Object, message: str) -> None:
     if not reference.get("optional"):
         raise ConfigError(message)
 
@@ -145,13 +146,15 @@ def _value_from(source: Object, container: Object, pod: Object, lookup: Lookup) 
     reference = source[kind]
     obj = lookup(resource, reference["name"])
     if obj is None:
-        return _missing(reference, not_found(resource, reference["name"]))
+        _check_optional(reference, not_found(resource, reference["name"]))
+        return None
     data = contents(obj)
     if reference["key"] in data:
         return data[reference["key"]].decode(errors="replace")
     word = "ConfigMap" if resource == "configmaps" else "Secret"
     where = f"{pod['metadata']['namespace']}/{reference['name']}"
-    return _missing(reference, f"couldn't find key {reference['key']} in {word} {where}")
+    _check_optional(reference, f"couldn't find key {reference['key']} in {word} {where}")
+    return None
 
 
 def field_value(pod: Object, path: str) -> str:

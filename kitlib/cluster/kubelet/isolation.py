@@ -126,7 +126,7 @@ def join(pid: int) -> None:
     """
     names = [name for name in ("user", "uts", "mnt") if _namespace(pid, name) != _namespace("self", name)]
     files = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in names]
-    for name, file in zip(names, files):
+    for name, file in zip(names, files, strict=True):
         _check(_libc.setns(file, 0), f"setns {name}")
         os.close(file)
 

@@ -228,7 +228,8 @@ def references(spec: Object) -> set[tuple[str, str]]:
     """Return the ConfigMaps and Secrets that a Pod's spec names: resource and name."""
     found = set()
     for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
-        for source in [*(container.get("envFrom") or []), *(e.get("valueFrom") or {} for e in container.get("env") or [])]:
+        values = [item.get("valueFrom") or {} for item in container.get("env") or []]
+        for source in [*(container.get("envFrom") or []), *values]:
             for key, resource in _REFERENCES.items():
                 if key in source:
                     found.add((resource, source[key]["name"]))

@@ -88,7 +88,8 @@ def conditions() -> list[Object]:
         ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
     ]
     keys = ("type", "status", "reason", "message")
-    return [{**dict(zip(keys, values)), "lastHeartbeatTime": now, "lastTransitionTime": now} for values in healthy]
+    times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
+    return [{**dict(zip(keys, values, strict=True)), **times} for values in healthy]
 
 
 def _node_info(config: NodeConfig) -> dict[str, str]:

@@ -190,7 +190,7 @@ class PodManager:
         """
         worker = self._container(namespace, pod, container)
         try:
-            return await worker.exec(list(argv), stdin=stdin, tty=tty)
+            return await worker.exec(argv, stdin=stdin, tty=tty)
         except ExecFailed as error:
             raise ExecFailed(_EXEC_ERROR.format(uuid.uuid4().hex * 2, error)) from error
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 from kitlib.cluster.client import ApiError
 from kitlib.cluster.clock import parse_time, rfc3339
 from kitlib.cluster.kubelet import status, volumes
@@ -291,10 +290,10 @@ class PodWorker:
         if not running:
             return
         grace = max(_MIN_GRACE_SECONDS, deadline - time.monotonic())
-        stops = asyncio.gather(*(w.stop(grace, f"Stopping container {w.name}") for w in running))
+        stops: asyncio.Future[Any] = asyncio.gather(*(w.stop(grace, f"Stopping container {w.name}") for w in running))
         while not stops.done():
             self._wake.clear()
-            waker = asyncio.ensure_future(self._wake.wait())
+            waker: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
             await asyncio.wait([stops, waker], return_when=asyncio.FIRST_COMPLETED)
             waker.cancel()
             if self._removed:
@@ -321,7 +320,7 @@ class PodWorker:
     def _report(self) -> None:
         """Have the status written and shown to the node's server."""
         init, main = [w.status() for w in self.init], [w.status() for w in self.main]
-        self.state.containers = {w.name: w.container_state(s) for w, s in zip(self.all(), [*init, *main])}
+        self.state.containers = {w.name: w.container_state(s) for w, s in zip(self.all(), [*init, *main], strict=True)}
         if not self._removed:
             self.node.statuses.set(self.state.pod, self._status(init, main))
 

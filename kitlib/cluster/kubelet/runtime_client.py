@@ -142,8 +142,8 @@ class _Session:
 
     async def start_pipes(self, request: Mapping[str, Any], roles: Sequence[str], stdin: bool) -> ExecProcess:
         ends = [os.pipe() for _ in roles]
-        theirs = [read if role == "r" else write for role, (read, write) in zip(roles, ends)]
-        ours = [write if role == "r" else read for role, (read, write) in zip(roles, ends)]
+        theirs = [read if role == "r" else write for role, (read, write) in zip(roles, ends, strict=True)]
+        ours = [write if role == "r" else read for role, (read, write) in zip(roles, ends, strict=True)]
         await self._request(request, theirs, ours)
         writer = None
         if roles[0] == "r":

@@ -60,7 +60,7 @@ def set_up(pod: Object, folder: Path, source: Source) -> dict[str, Path]:
 
 
 def _set_up_one(pod: Object, volume: Object, folder: Path, source: Source) -> Path:
-    name = volume["name"]
+    name: str = volume["name"]
     try:
         if "hostPath" in volume:
             return _host_path(name, volume["hostPath"])

@@ -12,126 +12,144 @@ import time
 
 HOST = os.environ.get("HOSTNAME", "localhost")
 BODY = f"Hello Kubernetes bootcamp! | Running on: {HOST} | v={os.environ.get('APP_VERSION', '1')}\n".encode()
+HEADERS = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n"
 LIMIT = 65536
 
 
-def log(text):
+def log(text: str) -> None:
+    """Print a line at once."""
     os.write(1, (text + "\n").encode())
 
 
-def now():
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+def now() -> str:
+    """Return the time as the original prints it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() * 1000) % 1000:03d}Z"
 
 
 class Client:
-    def __init__(self, sock):
+    """One connection: what came in, what is to go out."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Start with nothing."""
         self.sock, self.inbox, self.outbox, self.closing = sock, b"", b"", False
 
-    def take(self):
-        """Answer every whole request received so far."""
+    def requests(self) -> "list[bytes]":
+        """Take every whole request received so far; return their first lines."""
+        found = []
         while b"\r\n\r\n" in self.inbox and not self.closing:
             head, rest = self.inbox.split(b"\r\n\r\n", 1)
             lines = head.lower().split(b"\r\n")
-            length = next((int(x[15:]) for x in lines if x.startswith(b"content-length:") and x[15:].strip().isdigit()), 0)
+            lengths = [line[15:].strip() for line in lines if line.startswith(b"content-length:")]
+            length = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
             if len(rest) < length:
-                return
+                break
             self.inbox = rest[length:]
             self.closing = b"connection: close" in lines or lines[0].endswith(b"http/1.0")
-            self.answer(head.split(b" ", 1)[0] == b"HEAD")
+            found.append(lines[0])
         self.closing = self.closing or len(self.inbox) > LIMIT
-
-    def answer(self, head_only):
-        state = "close" if self.closing else "keep-alive"
-        headers = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(BODY)}\r\nConnection: {state}\r\n\r\n"
-        self.outbox += headers.encode() + (b"" if head_only else BODY)
-        log(f"Running On: {HOST} | Total Requests: {count()} | App Uptime: {time.time() - START:.3f} seconds | Log Time: {now()}")
+        return found
 
 
-TOTAL = 0
-START = time.time()
+class Server:
+    """Answers every request with the same line.
 
+    Args:
+        listener: Listening socket.
+    """
 
-def count():
-    global TOTAL
-    TOTAL += 1
-    return TOTAL
+    def __init__(self, listener: socket.socket) -> None:
+        """Watch the socket and, for SIGTERM, a pipe."""
+        self.listener, self.total, self.started, self.ending = listener, 0, time.time(), False
+        self.clients: set[Client] = set()
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(listener, selectors.EVENT_READ)
+        self.wake, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self.selector.register(self.wake, selectors.EVENT_READ)
 
+    def run(self) -> None:
+        """Serve until SIGTERM, then until the last answer is out."""
+        while self.clients or not self.ending:
+            for key, mask in self.selector.select():
+                if key.fileobj is self.listener:
+                    self.accept()
+                elif key.fileobj == self.wake:
+                    self.end()
+                elif key.data in self.clients:
+                    self.exchange(key.data, mask)
 
-def serve(listener):
-    selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ)
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    signal.set_wakeup_fd(wake_write)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    selector.register(wake_read, selectors.EVENT_READ)
-    clients, ending = set(), False
-    while clients or not ending:
-        for key, mask in selector.select():
-            if key.fileobj is listener:
-                accept(selector, listener, clients)
-            elif key.fileobj == wake_read:
-                os.read(wake_read, 64)
-                if not ending:
-                    ending = True
-                    selector.unregister(listener)
-                    listener.close()
-                    for client in [c for c in clients if not c.outbox and not c.inbox]:
-                        close(selector, client, clients)
-            elif key.data in clients:
-                exchange(selector, key.data, mask, clients, ending)
+    def end(self) -> None:
+        """Accept no more; drop connections without a request."""
+        if not self.ending:
+            self.ending = True
+            self.selector.unregister(self.listener)
+            self.listener.close()
+            self.selector.unregister(self.wake)
+            for client in [client for client in self.clients if not client.outbox and not client.inbox]:
+                self.close(client)
 
+    def accept(self) -> None:
+        """Take every connection that waits."""
+        while not self.ending:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            sock.setblocking(False)
+            client = Client(sock)
+            self.clients.add(client)
+            self.selector.register(sock, selectors.EVENT_READ, client)
 
-def accept(selector, listener, clients):
-    while True:
+    def exchange(self, client: Client, mask: int) -> None:
+        """Read and write what is possible now."""
         try:
-            sock, _ = listener.accept()
+            if mask & selectors.EVENT_READ and not self.receive(client):
+                return self.close(client)
+            if client.outbox:
+                client.outbox = client.outbox[client.sock.send(client.outbox) :]
+        except BlockingIOError:
+            pass
         except OSError:
-            return
-        sock.setblocking(False)
-        client = Client(sock)
-        clients.add(client)
-        selector.register(sock, selectors.EVENT_READ, client)
+            return self.close(client)
+        if not client.outbox and (client.closing or self.ending):
+            return self.close(client)
+        self.selector.modify(client.sock, selectors.EVENT_WRITE if client.outbox else selectors.EVENT_READ, client)
+
+    def receive(self, client: Client) -> bool:
+        """Read and answer; False at the end of the connection."""
+        data = client.sock.recv(LIMIT)
+        client.inbox += data
+        for request in client.requests():
+            self.total += 1
+            headers = HEADERS.format(len(BODY), "close" if client.closing else "keep-alive").encode()
+            client.outbox += headers if request.startswith(b"head ") else headers + BODY
+            uptime = f"App Uptime: {time.time() - self.started:.3f} seconds"
+            log(f"Running On: {HOST} | Total Requests: {self.total} | {uptime} | Log Time: {now()}")
+        return bool(data)
+
+    def close(self, client: Client) -> None:
+        """Forget a connection."""
+        self.clients.discard(client)
+        self.selector.unregister(client.sock)
+        client.sock.close()
 
 
-def exchange(selector, client, mask, clients, ending):
-    try:
-        if mask & selectors.EVENT_READ:
-            data = client.sock.recv(LIMIT)
-            if not data:
-                return close(selector, client, clients)
-            client.inbox += data
-            client.take()
-        if client.outbox:
-            client.outbox = client.outbox[client.sock.send(client.outbox) :]
-    except BlockingIOError:
-        pass
-    except OSError:
-        return close(selector, client, clients)
-    if not client.outbox and (client.closing or ending):
-        return close(selector, client, clients)
-    selector.modify(client.sock, selectors.EVENT_WRITE if client.outbox else selectors.EVENT_READ, client)
-
-
-def close(selector, client, clients):
-    clients.discard(client)
-    selector.unregister(client.sock)
-    client.sock.close()
-
-
-def main():
-    address = (os.environ.get("POD_IP", "127.0.0.1"), int(os.environ.get("KIT_PORT_8080", 8080)))
+def main() -> None:
+    """Listen and serve."""
+    host, port = os.environ.get("POD_IP", "127.0.0.1"), int(os.environ.get("KIT_PORT_8080", 8080))
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(address)
+        listener.bind((host, port))
     except OSError as error:
-        sys.exit(f"Error: listen {error.strerror}: {address[0]}:{address[1]}")
+        sys.exit(f"Error: listen {error.strerror}: {host}:{port}")
     listener.listen(1024)
     listener.setblocking(False)
     log(f"Kubernetes Bootcamp App Started At: {now()} | Running On:  {HOST}\n")
-    serve(listener)
+    Server(listener).run()
 
 
 main()
