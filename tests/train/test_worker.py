@@ -1,0 +1,175 @@
+"""DDP's promises, held with plain processes: equality, resume, agreement on when to stop, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kitlib.train import records as rec
+
+from .ranks import Ranks
+
+Start = Callable[..., Ranks]
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Iterator[Start]:
+    made: list[Ranks] = []
+
+    def start(world: int, *flags: str, name: str = "run") -> Ranks:
+        made.append(Ranks(tmp_path / f"{name}-{len(made)}", world, *flags))
+        return made[-1].start()
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+def difference(left: Ranks, right: Ranks) -> float:
+    return rec.largest_difference(left.records(), right.records())
+
+
+def weights(run: Ranks) -> torch.Tensor:
+    newest = max((run.folder / "checkpoints").glob("step-*.pt"))
+    model = torch.load(newest, weights_only=True)["model"]
+    return torch.cat([model[name].flatten() for name in sorted(model)])
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_with_batch_b_equal_one_rank_with_their_batches_together(ranks: Start, world: int) -> None:
+    flags = ("--steps", "20", "--checkpoints", "checkpoints")
+    together = ranks(1, *flags, "--batch-size", "8")
+    apart = ranks(world, *flags, "--batch-size", str(8 // world))
+    assert together.wait() == [0] and apart.wait() == [0] * world, apart.text(0)[-2000:]
+    assert difference(together, apart) < 1e-5
+    assert (weights(together) - weights(apart)).abs().max() < 1e-3
+    ends = rec.of_kind(apart.records(), "end")
+    assert len(ends) == world and len({end["parameters_bits"] for end in ends}) == 1
+
+
+def test_micro_batches_without_synchronisation_equal_one_large_batch(ranks: Start) -> None:
+    whole = ranks(2, "--steps", "10", "--batch-size", "8")
+    pieces = ranks(2, "--steps", "10", "--batch-size", "4", "--grad-accum", "2")
+    assert whole.wait() + pieces.wait() == [0] * 4
+    assert difference(whole, pieces) < 1e-5
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_others_and_the_run_resumes_where_it_was_saved(ranks: Start, victim: int) -> None:
+    unbroken = ranks(2, "--steps", "30")
+    assert unbroken.wait() == [0, 0]
+    slowly = ("--slow-rank", "0", "--slow-ms", "100")  # so that the victim dies in the middle
+    broken = ranks(2, "--steps", "30", "--checkpoints", "checkpoints", "--save-every", "5", *slowly)
+    broken.until_step(12)
+    broken.running[victim].kill()
+    broken.running[victim].wait()
+    broken.start(victim)  # comes back while the survivor may still serve the store of the broken attempt
+    assert broken.running[1 - victim].wait(60) == 1
+    broken.start(1 - victim)
+    assert broken.wait() == [0, 0], broken.text(0)[-2000:]
+    assert difference(unbroken, broken) < 1e-6
+    assert len(rec.loss_curve(broken.records())) == 30
+    assert len(rec.attempts(broken.records())) == 2
+    assert all(lost <= 5 for lost in rec.lost_steps(broken.records()))
+
+
+def test_forgetting_the_optimizer_state_is_noticed(ranks: Start) -> None:
+    """The negative control of the resume test: what its tolerance must catch."""
+    unbroken = ranks(2, "--steps", "24")
+    broken = ranks(2, "--steps", "24", "--checkpoints", "checkpoints", "--save-every", "6")
+    assert unbroken.wait() + broken.wait() == [0] * 4
+    newest = broken.folder / "checkpoints" / "step-00000018.pt"
+    newest.with_name("step-00000024.pt").unlink()
+    state = torch.load(newest, weights_only=True)
+    for moments in state["optimizer"]["state"].values():
+        for value in moments.values():
+            value.zero_()
+    torch.save(state, newest)
+    assert broken.start().wait() == [0, 0]
+    assert difference(unbroken, broken) > 1e-3
+
+
+def test_a_run_goes_on_with_fewer_ranks_and_the_same_global_batch(ranks: Start) -> None:
+    unbroken = ranks(1, "--steps", "16", "--batch-size", "8")
+    assert unbroken.wait() == [0]
+    elastic = ranks(4, "--steps", "16", "--batch-size", "2", "--checkpoints", "checkpoints", "--save-every", "8")
+    assert elastic.wait() == [0] * 4
+    (elastic.folder / "checkpoints" / "step-00000016.pt").unlink()
+    elastic.running.clear()
+    elastic.resize(2)
+    assert elastic.start().wait() == [0, 0], elastic.text(0)[-2000:]
+    assert difference(unbroken, elastic) < 1e-5
+    newest = rec.attempts(elastic.records())[-1]
+    assert newest["resumed_from"] == 8 and newest["world"] == 2
+    assert newest["header"]["global_batch"] == 8 and newest["header"]["grad_accum"] == 2
+
+
+def test_sigterm_to_one_rank_stops_all_after_the_same_step_and_saves_it(ranks: Start) -> None:
+    run = ranks(2, "--steps", "5000", "--checkpoints", "checkpoints", "--save-every", "5000")
+    run.until_step(5)
+    run.running[1].terminate()
+    assert run.wait() == [143, 143]
+    stopped = rec.of_kind(run.records(), "stopped")
+    assert len(stopped) == 2 and len({one["step"] for one in stopped}) == 1
+    assert (run.folder / "checkpoints" / f"step-{stopped[0]['step']:08d}.pt").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(ranks: Start) -> None:
+    run = ranks(1, "--steps", "12", "--checkpoints", "checkpoints", "--save-every", "4")
+    assert run.wait() == [0]
+    (run.folder / "checkpoints" / "step-00000012.pt").write_bytes(b"torn")
+    assert run.start().wait() == [0]
+    assert rec.attempts(run.records())[-1]["resumed_from"] == 8
+
+
+def test_a_finished_run_that_is_started_again_ends_at_once_with_success(ranks: Start) -> None:
+    run = ranks(1, "--steps", "4", "--checkpoints", "checkpoints")
+    assert run.wait() == [0]
+    assert run.start().wait() == [0]
+    assert len(rec.of_kind(run.records(), "step")) == 4
+
+
+def test_a_wrong_configuration_ends_with_64_and_one_line(ranks: Start) -> None:
+    for flags, word in ((("--preset", "huge"), "unknown preset"), (("--steps", "0"), "at least 1"),
+                        (("--steps", "many"), "steps"), (("--nonsense", "1"), "nonsense")):  # fmt: skip
+        run = ranks(1, *flags)
+        assert run.wait() == [64]
+        assert word in run.text(0) and len(run.text(0).splitlines()) == 1
+
+
+def test_a_pod_outside_the_run_is_a_wrong_configuration(ranks: Start) -> None:
+    run = ranks(1, "--steps", "2")
+    run.wait()
+    run.start(3)
+    assert run.running[3].wait(30) == 64
+    assert "completions and the file workers do not agree" in run.text(3)
+
+
+def test_a_batch_that_cannot_be_shared_is_a_wrong_configuration(ranks: Start) -> None:
+    run = ranks(1, "--steps", "8", "--batch-size", "3", "--checkpoints", "checkpoints", "--save-every", "4")
+    assert run.wait() == [0]
+    run.flags[run.flags.index("8")] = "12"
+    run.resize(2)
+    assert set(run.start().wait()) == {64}
+    assert "a global batch of 3 sequences cannot be shared equally by 2 ranks" in run.text(0)
+
+
+def test_every_rank_records_every_step_and_what_it_ran_on(ranks: Start) -> None:
+    run = ranks(2, "--steps", "9", "--probe", "6")
+    assert run.wait() == [0, 0]
+    records = run.records()
+    steps = {(one["rank"], one["step"]) for one in rec.of_kind(records, "step")}
+    assert steps == {(rank, step) for rank in range(2) for step in range(1, 10)}
+    for one in rec.of_kind(records, "step"):
+        parts = one["t_data"] + one["t_compute"] + one["t_wait"]
+        assert parts <= one["t_step"] * 1.001 + 1e-5
+    assert all(head["simulated"] and head["backend"] == "gloo" for head in rec.of_kind(records, "header"))
+    assert {one["arm"] for one in rec.of_kind(records, "probe")} == {"sync", "control", "no_sync"}
+    numbers = rec.metrics(records)
+    assert numbers["world_size"] == 2 and numbers["ranks_equal"] and numbers["finished"] and numbers["simulated"]
+    assert len(numbers["tokens_per_s_per_rank"]) == 2 and numbers["flops_utilization"] is None
+    json.dumps(numbers)
