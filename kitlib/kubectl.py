@@ -296,7 +296,8 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
     words = words[1:] if expected else words
     result = run(words, stdin, show=True)
     names["_exit_code"] = result.code
-    failed = result.code != 0 and not (result.code == 1 and "diff" in words[:3] and not result.stderr.strip())
+    differences = result.code == 1 and "diff" in words[:3] and bool(result.stdout)
+    failed = result.code != 0 and not differences
     if expected and not failed:
         raise KubectlError(f"kubectl {shlex.join(words)} was meant to fail, but it succeeded.", 0)
     if failed and not expected:

@@ -199,6 +199,32 @@ class Cluster:
         ready = [node for node in nodes if _is_ready(node)]
         return [f"Nodes      {len(ready)} of {len(nodes)} Ready", f"GPUs       {gpus(nodes)}"]
 
+    def background(self, *command: str, log: str | Path) -> subprocess.Popen[bytes]:
+        """Start a program that ends with `clean_up`, or with the notebook's kernel if that comes first.
+
+        Args:
+            *command: The program and its arguments.
+            log: File for what it prints.
+
+        Returns:
+            The process; `terminate()` ends it earlier.
+        """
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "kitlib.guard", *command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+        def end() -> None:
+            process.terminate()
+            process.wait(10)
+
+        self.on_clean_up(end)
+        return process
+
     def on_clean_up(self, action: Callable[[], None]) -> None:
         """Let `clean_up` call `action` first, for whatever else the notebook started."""
         self._on_clean_up.append(action)
