@@ -17,7 +17,7 @@ from pathlib import Path
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.client import ApiError, Object
 
-PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/version"))
+PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/version", "/version/"))
 """Paths that need no token."""
 
 REASON = "RBAC is stored, not enforced: every authenticated user may do everything"

@@ -85,7 +85,7 @@ class Handlers:
         """Answer the paths that need no token."""
         if request.method not in ("GET", "HEAD"):
             raise errors.method_not_allowed()
-        if path == "/version":
+        if path.rstrip("/") == "/version":
             return answer(orjson.dumps(discovery.VERSION))
         return web.Response(text="ok")
 
