@@ -84,6 +84,7 @@ class Supervisor:
         self.nodes = {config.name: self._node(config) for config in self.node_configs}
         self.life_read, self.life_write = os.pipe()
         self.boot_fd: int | None = None
+        self.connection: socket.socket | None = None
 
     def _node(self, config: NodeConfig) -> Node:
         runtime = Process(f"runtime-{config.name}", lambda: self._start_runtime(config.name))
@@ -224,7 +225,7 @@ class Supervisor:
         self.selector.close()
         mine = {self.report_fd, self.owner_fd, self.boot_fd, self.life_write, log}
         mine |= {node.lifeline for node in self.nodes.values()}
-        mine |= {s.fileno() for s in (*self.wake, self.control, self.api_socket)}
+        mine |= {s.fileno() for s in (*self.wake, self.control, self.api_socket, self.connection) if s is not None}
         for fd in mine:
             if fd is not None and fd not in keep:
                 os.close(fd)
@@ -290,6 +291,7 @@ class Supervisor:
 
     def _on_command(self) -> None:
         connection, _ = self.control.accept()
+        self.connection = connection
         with connection:
             connection.settimeout(2)
             try:
@@ -300,7 +302,8 @@ class Supervisor:
             try:
                 connection.sendall(json.dumps(answer).encode())
             except OSError:
-                return
+                pass
+        self.connection = None
 
     def _command(self, request: dict[str, Any]) -> dict[str, Any]:
         command, name = request["command"], request.get("node", "")
