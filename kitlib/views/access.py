@@ -27,5 +27,8 @@ def current_namespace() -> str:
 
 
 def is_embedded(api: Any) -> bool:
-    """Return whether the API server is the kit's own embedded one."""
-    return str(client.VersionApi(api).get_code(_request_timeout=10).git_version).endswith("+kit")
+    """Return whether the API server is the kit's own embedded one; one that hides its version is not."""
+    try:
+        return str(client.VersionApi(api).get_code(_request_timeout=10).git_version).endswith("+kit")
+    except client.ApiException:
+        return False

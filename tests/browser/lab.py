@@ -28,7 +28,7 @@ SETTINGS = {
 class Lab:
     """Serves a folder of notebooks on a free local port; ends with its kernels when the `with` block ends."""
 
-    def __init__(self, root: Path, scratch: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, scratch: Path, environment: Mapping[str, str], through: str = "") -> None:
         self.scratch, self.runtime = scratch, scratch / "runtime"
         settings = scratch / "settings" / "@jupyterlab"
         for name, values in SETTINGS.items():
@@ -49,7 +49,8 @@ class Lab:
         ]  # fmt: skip
         self._log = (scratch / "lab.log").open("wb")
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *arguments],
+            [*filter(None, [through]), sys.executable, "-m", "jupyterlab", *arguments],
+            cwd=root,
             env={**environment, **own}, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 

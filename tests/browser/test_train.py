@@ -1,0 +1,63 @@
+"""Chapter 10 in JupyterLab: the map's tiles change, the progress bar fills, the throughput figure is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from harness import EmbeddedCluster
+
+from browser.chrome import Chrome
+from browser.lab import Lab, run_all, wait_until_run
+
+CHAPTER = Path(__file__).parents[2] / "notebooks" / "10-train-on-the-cluster.ipynb"
+WATCH_TILES = """
+    window.seen = new Set();
+    window.fullest = 0;
+    window.look = setInterval(() => {
+        for (const tile of document.querySelectorAll('.kit-tile')) {
+            window.seen.add(`${tile.dataset.name} ${tile.dataset.letter}`);
+        }
+        for (const bar of document.querySelectorAll('.widget-progress .progress-bar, .jupyter-widgets .progress-bar')) {
+            window.fullest = Math.max(window.fullest, parseFloat(bar.style.width) || 0);
+        }
+    }, 50);
+"""
+SEEN = "Array.from(window.seen).join('\\n')"
+FIGURE = "document.querySelectorAll('.jp-RenderedImage img, .jp-OutputArea-output img').length"
+
+
+def fast_copy(folder: Path) -> Path:
+    """Copy the notebook with its own quick settings switched on."""
+    notebook = nbformat.read(CHAPTER, 4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert "fast = False" in parameters.source
+    parameters.source = parameters.source.replace("fast = False", "fast = True")
+    folder.mkdir()
+    nbformat.write(notebook, folder / CHAPTER.name)
+    return folder / CHAPTER.name
+
+
+@pytest.mark.timeout(900)
+def test_chapter_10_runs_in_a_browser(
+    cluster: EmbeddedCluster, browser: Chrome, screenshots: Path, tmp_path: Path
+) -> None:
+    copy = fast_copy(tmp_path / "notebooks")
+    with Lab(copy.parent, tmp_path, {**cluster.env, "KIT_CLUSTER": "embedded"}) as lab:
+        page = lab.open(browser, copy.name)
+        page.evaluate(f"(() => {{{WATCH_TILES}}})()")
+        run_all(page)
+        page.wait_for(f"/ R$/m.test({SEEN})", "a tile of a running worker", 300)
+        page.screenshot(screenshots / "train-running.png")
+        wait_until_run(page, 800)
+        page.wait_for("window.fullest >= 100", "a full progress bar")
+        page.wait_for(f"{FIGURE} > 0", "the throughput figure")
+        seen = page.evaluate(SEEN).splitlines()
+        letters: dict[str, set[str]] = {}
+        for name, letter in (line.rsplit(" ", 1) for line in seen):
+            letters.setdefault(name, set()).add(letter)
+        assert any(len(each) > 1 for each in letters.values()), letters
+        page.evaluate("Array.from(document.querySelectorAll('.jp-OutputArea-output img')).at(-1).scrollIntoView()")
+        page.screenshot(screenshots / "train-done.png")
+    assert browser.complaints == []
