@@ -35,7 +35,7 @@ def requirement_met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -
     if operator == "NotIn":
         return bool(value not in values)
     if operator in ("Exists", "DoesNotExist"):
-        return (key in labels) == (operator == "Exists")
+        return bool((key in labels) == (operator == "Exists"))
     return value is not None and _compare(operator, value, values)
 
 

@@ -204,7 +204,8 @@ class JobController(Controller):
                 status[field] = status.get(field, 0) + len(done)
                 uncounted[field] = [uid for uid in uncounted[field] if uid in tracked]
         status["uncountedTerminatedPods"] = {field: uids for field, uids in uncounted.items() if uids}
-        if verdict and not counts.active and not counts.terminating and not status["uncountedTerminatedPods"]:
+        open_ends = [counts.active, counts.terminating, counts.new_failed, counts.new_succeeded]
+        if verdict and not any(open_ends) and not status["uncountedTerminatedPods"]:
             self._finish(job, status, verdict, failed)
         await self._write(job, status)
 

@@ -222,7 +222,7 @@ def wanted_active(job: Object, counts: Tally) -> int:
     parallelism, completions = job["spec"].get("parallelism", 1), job["spec"].get("completions")
     if completions is None:
         return min(parallelism, len(counts.active)) if counts.succeeded else int(parallelism)
-    return max(0, min(int(parallelism), completions - counts.succeeded - len(counts.failed_indexes)))
+    return max(0, min(int(parallelism), int(completions) - counts.succeeded - len(counts.failed_indexes)))
 
 
 def missing_indexes(job: Object, counts: Tally) -> list[int]:
@@ -263,7 +263,7 @@ def backoff_left(pods: Iterable[Object], base: float, now: float, job: Object) -
         failures = 0 if how == "Succeeded" else failures + 1
     if not failures:
         return 0.0
-    return ends[-1][0] + min(base * 2 ** min(failures - 1, 30), MAX_BACKOFF) - now
+    return float(ends[-1][0]) + min(base * 2 ** min(failures - 1, 30), MAX_BACKOFF) - now
 
 
 def finish_time(pod: Object) -> float:
