@@ -217,6 +217,7 @@ def plot_heat_map(records: Iterable[Record], value: str = "t_compute") -> Any:
     if value not in ("t_data", "t_compute", "t_wait", "t_step"):
         raise ValueError(f"value is one of t_data, t_compute, t_wait, t_step, not {value!r}")
     kept = list(records)
+    rec.header(kept)
     world, steps = max(one["world"] for one in rec.of_kind(kept, "header")), rec.of_kind(kept, "step")
     if not steps:
         raise ValueError("no records yet: no rank has come to its first step")

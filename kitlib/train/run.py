@@ -41,7 +41,7 @@ class State:
     """What the cluster says about a run at one moment.
 
     Attributes:
-        phase: Suspended, Pending, Running, Complete, Failed or Deleted.
+        phase: Pending, Running, Complete, Failed or Deleted.
         workers: Number of ranks' Pods.
         pods: The run's Pods, as plain dicts.
         message: Why the Job failed, in the Job controller's words.
@@ -170,7 +170,7 @@ class Run:
         pods = self._pods()
         conditions = job.get("status", {}).get("conditions", [])
         conditions = {one["type"]: one for one in conditions if one["status"] == "True"}
-        for kind in ("Complete", "Failed", "Suspended"):
+        for kind in ("Complete", "Failed"):
             if kind in conditions:
                 return State(kind, job["spec"]["completions"], pods, conditions[kind].get("message", ""))
         active = [pod for pod in pods if pod["status"].get("phase") == "Running"]

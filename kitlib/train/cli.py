@@ -1,0 +1,108 @@
+"""`kit train`: submit a run to the cluster that `KUBECONFIG` names, follow it, keep its numbers and pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kitlib.errors import KitError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def train_command(
+    workers: int,
+    gpus_per_worker: int,
+    preset: str,
+    steps: int | None,
+    out: Path,
+    as_json: bool = False,
+    keep_run: bool = False,
+    **options: Any,
+) -> int:
+    """Run a training job from a shell, from the first check to the written results.
+
+    Args:
+        workers: Pods.
+        gpus_per_worker: GPUs per Pod.
+        preset: Name of a preset.
+        steps: Training steps; None: the preset's.
+        out: Folder for `metrics.json`, `records.jsonl` and the figures; made if needed.
+        as_json: Print the metrics as one JSON object on standard output, and progress on standard error.
+        keep_run: Leave the Job on the cluster.
+        options: More of what `kitlib.train.describe` takes.
+
+    Returns:
+        The exit code: 0 done, 1 the training failed, 2 bad input, 130 interrupted.
+    """
+    from kitlib import train
+
+    screen = sys.stderr if as_json else sys.stdout
+    try:
+        job = train.describe(workers, gpus_per_worker, preset, steps=steps, **options)
+        out.mkdir(parents=True, exist_ok=True)
+        fit = train.fit.preflight(job)
+        if fit.possible < (job.min_workers or job.workers):
+            raise KitError(str(fit).replace("\n", " "))
+    except (KitError, OSError) as error:
+        print(f"kit train: {error}", file=sys.stderr)
+        return BAD_INPUT
+    print(fit, file=screen, flush=True)
+    return _train(job, out, screen, as_json, keep_run)
+
+
+def _train(job: Any, out: Path, screen: Any, as_json: bool, keep_run: bool) -> int:
+    from kitlib import train
+
+    run, submitted = None, time.time()
+    try:
+        run = train.run.submit(job)
+        run.wait(file=screen)
+        numbers = keep_results(run, out, submitted)
+        print(json.dumps(numbers) if as_json else summary(numbers, out), flush=True)
+        return DONE
+    except KitError as error:
+        print(f"kit train: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("kit train: interrupted; the run is deleted", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        if run is not None and not keep_run:
+            run.delete()
+
+
+def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:
+    """Write a finished run's records, metrics and figures; return the metrics."""
+    from kitlib.train import records, report
+
+    known = run.records()
+    first = min(one["time"] - one["t_step"] for one in records.of_kind(known, "step"))
+    numbers = {**records.metrics(known), "submit_to_first_step_s": round(first - submitted, 3)}
+    records.dump(known, out / "records.jsonl")
+    (out / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    for name in ("throughput", "loss", "step_time") if numbers["tokens_per_s"] else ():
+        report.FIGURES[name](known).savefig(out / f"{name}.png", dpi=120)
+    return numbers
+
+
+def summary(numbers: dict[str, Any], out: Path) -> str:
+    """Return the numbers as a few lines to read."""
+    kind = "simulated GPU (CPU)" if numbers["simulated"] else numbers["device"]
+    lines = [f"{numbers['steps']} steps on {numbers['world_size']} ranks, {kind}; loss "
+             f"{numbers['first_loss']:.3f} -> {numbers['loss']:.3f}"]  # fmt: skip
+    if numbers["tokens_per_s"]:
+        low, high = numbers["tokens_per_s_interval"]
+        lines.append(f"{numbers['tokens_per_s']:,.0f} tokens/s in all (95 % interval {low:,.0f} to {high:,.0f})")
+        lines += [f"  rank {rank}: {rate:,.0f} tokens/s" for rank, rate in enumerate(numbers["tokens_per_s_per_rank"])]
+    else:
+        lines.append(f"no throughput: it needs more than the {numbers['warmup']} warm-up steps")
+    used = numbers["flops_utilization"]
+    if used:
+        lines.append(f"model FLOPs utilisation {100 * used['mfu']:.1f} % = {used['formula']}")
+    if numbers["restarts"]:
+        lines.append(f"{numbers['restarts']} restarts, {numbers['lost_steps']} steps computed twice")
+    return "\n".join([*lines, f"results in {out}"])
