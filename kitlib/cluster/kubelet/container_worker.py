@@ -265,12 +265,12 @@ class ContainerWorker:
             record = await self._facts.node.runtime.call("start", container=request)
         except RuntimeFailure as error:
             return self._start_failed(_START_ERROR + str(error))
-        self._records.add(self.id)
         self._started_at = record["started_at"]
-        self.running = True
+        self.running = not self._exit.is_set()  # the news of a quick end may have come first
         self._event("Normal", "Started", "Container started")
         await self._post_start()
-        self._after_start()
+        if self.running:
+            self._after_start()
         return None
 
     def _begin(self, attempt: int) -> None:
@@ -278,6 +278,7 @@ class ContainerWorker:
         self._ended = self._waiting = None
         self.attempt = attempt
         self.id = uuid.uuid4().hex + uuid.uuid4().hex
+        self._records.add(self.id)
         self._exit.clear()
         self._exact_end = 0.0
 
