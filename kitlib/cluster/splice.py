@@ -126,8 +126,8 @@ async def other_end_left(transport: asyncio.BaseTransport | None) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
-        while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _TCP_CLOSE_STATES:
-            await asyncio.sleep(CHECK_SECONDS)  # noqa: ASYNC110  (the kernel does not notify)
+        while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _TCP_CLOSE_STATES:  # noqa: ASYNC110
+            await asyncio.sleep(CHECK_SECONDS)
 
 
 class AnswerHead(asyncio.Protocol):

@@ -86,9 +86,9 @@ def failure_status(message: str) -> Status:
     return {
         "metadata": {},
         "status": "Failure",
-        "message": f"Internal error occurred: error executing command in container: {message}",
+        "message": f"Internal error occurred: {message}",
         "reason": "InternalError",
-        "details": {"causes": [{"message": f"error executing command in container: {message}"}]},
+        "details": {"causes": [{"message": message}]},
         "code": 500,
     }
 

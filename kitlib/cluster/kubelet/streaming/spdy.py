@@ -149,14 +149,7 @@ class Connection:
         except ConnectionError:
             pass
         finally:
-            await self._end()
-
-    async def _end(self) -> None:
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            if not stream.ended:
-                stream.ended = True
-                await stream.receive(b"")
+            self.streams.clear()
 
     async def goaway(self, code: int = 0) -> None:
         """Tell the client that this side ends the connection."""
