@@ -1,0 +1,129 @@
+"""The row of a Pod: READY, STATUS, RESTARTS.
+
+Stands for `printPod` of kube-apiserver: the most read line of Kubernetes, and not just the phase.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.client import Object
+
+_NONE = "<none>"
+
+
+class _Tally(NamedTuple):
+    """What the statuses of some containers add up to."""
+
+    restarts: int = 0
+    last: str = ""
+    ready: int = 0
+
+    def add(self, status: Object, ready: bool = False) -> _Tally:
+        ended = ((status.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or ""
+        return _Tally(self.restarts + status.get("restartCount", 0), max(self.last, ended), self.ready + ready)
+
+
+def pod(obj: Object, clock: Clock) -> list[Any]:
+    """Return the cells of a Pod."""
+    spec, status, meta = obj.get("spec") or {}, obj.get("status") or {}, obj["metadata"]
+    reason, tally, initializing = _init_containers(spec, status, _base_reason(status))
+    if not initializing or _is_true(status, "Initialized"):
+        reason, tally = _containers(status, reason, _sidecars(spec, status))
+    if meta.get("deletionTimestamp"):
+        if status.get("reason") == "NodeLost":
+            reason = "Unknown"
+        elif status.get("phase") not in ("Succeeded", "Failed"):
+            reason = "Terminating"
+    total = len(spec.get("containers") or ()) + sum(map(_is_sidecar, spec.get("initContainers") or ()))
+    restarts = (
+        f"{tally.restarts} ({clock.since(tally.last)} ago)" if tally.restarts and tally.last else str(tally.restarts)
+    )
+    cells = [
+        meta.get("name", ""),
+        f"{tally.ready}/{total}",
+        reason,
+        restarts,
+        clock.since(meta.get("creationTimestamp")),
+    ]
+    return [*cells, *_wide(spec, status)]
+
+
+def _wide(spec: Object, status: Object) -> list[str]:
+    ips = status.get("podIPs") or ()
+    address = ips[0].get("ip") if ips else status.get("podIP")
+    gates = [gate.get("conditionType", "") for gate in spec.get("readinessGates") or ()]
+    met = sum(_is_true(status, gate) for gate in gates)
+    nominated = status.get("nominatedNodeName") or _NONE
+    return [address or _NONE, spec.get("nodeName") or _NONE, nominated, f"{met}/{len(gates)}" if gates else _NONE]
+
+
+def _is_true(status: Object, condition: str) -> bool:
+    return any(
+        item.get("type") == condition and item.get("status") == "True" for item in status.get("conditions") or ()
+    )
+
+
+def _base_reason(status: Object) -> str:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
+            return "SchedulingGated"
+    return status.get("reason") or status.get("phase") or ""
+
+
+def _is_sidecar(container: Object) -> bool:
+    return container.get("restartPolicy") == "Always"
+
+
+def _ended(terminated: Object) -> str:
+    if terminated.get("reason"):
+        return str(terminated["reason"])
+    signal = terminated.get("signal")
+    return f"Signal:{signal}" if signal else f"ExitCode:{terminated.get('exitCode', 0)}"
+
+
+def _init_containers(spec: Object, status: Object, reason: str) -> tuple[str, _Tally, bool]:
+    """Follow the init containers up to the first that is not done."""
+    specs = {container.get("name"): container for container in spec.get("initContainers") or ()}
+    tally = _Tally()
+    for index, item in enumerate(status.get("initContainerStatuses") or ()):
+        state = item.get("state") or {}
+        terminated, waiting = state.get("terminated"), (state.get("waiting") or {}).get("reason", "")
+        started = _is_sidecar(specs.get(item.get("name"), {})) and bool(item.get("started"))
+        tally = tally.add(item, started and bool(item.get("ready")))
+        if terminated is not None and terminated.get("exitCode", 0) == 0 or started:
+            continue
+        if terminated is not None:
+            return f"Init:{_ended(terminated)}", tally, True
+        if waiting and waiting != "PodInitializing":
+            return f"Init:{waiting}", tally, True
+        return f"Init:{index}/{len(specs)}", tally, True
+    return reason, tally, False
+
+
+def _sidecars(spec: Object, status: Object) -> _Tally:
+    names = {container.get("name") for container in spec.get("initContainers") or () if _is_sidecar(container)}
+    tally = _Tally()
+    for item in status.get("initContainerStatuses") or ():
+        if item.get("name") in names:
+            tally = tally.add(item, bool(item.get("started") and item.get("ready")))
+    return tally
+
+
+def _containers(status: Object, reason: str, tally: _Tally) -> tuple[str, _Tally]:
+    running = False
+    for item in reversed(status.get("containerStatuses") or ()):
+        state = item.get("state") or {}
+        waiting, terminated = (state.get("waiting") or {}).get("reason"), state.get("terminated")
+        ready = False
+        if waiting:
+            reason = waiting
+        elif terminated is not None:
+            reason = _ended(terminated)
+        elif item.get("ready") and state.get("running") is not None:
+            running = ready = True
+        tally = tally.add(item, ready)
+    if reason == "Completed" and running:
+        reason = "Running" if _is_true(status, "Ready") else "NotReady"
+    return reason, tally
