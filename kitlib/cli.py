@@ -254,5 +254,31 @@ def doctor(context: str | None, as_json: bool) -> None:
     sys.exit(2 if any(finding.level == "fail" for finding in findings) else 0)
 
 
+@kit.group()
+def bench() -> None:
+    """Measure, as JSON: the numbers of the README's tables."""
+
+
+@bench.command("cluster")
+@click.option("--repeats", default=3, show_default=True, help="Fresh clusters.")
+def bench_cluster(repeats: int) -> None:
+    """Start-up, memory, idle CPU, request rates and workloads of fresh embedded clusters."""
+    from kitlib.bench import measure_embedded
+
+    _print_json(measure_embedded(repeats))
+
+
+@bench.command("api")
+@click.option("--kubeconfig", default=lambda: os.environ.get("KUBECONFIG"), help="[default: $KUBECONFIG]")
+@click.option("--pods", default=20, show_default=True, help="Replicas of the large Deployment.")
+def bench_api(kubeconfig: str | None, pods: int) -> None:
+    """Request rates and workloads of any cluster."""
+    from kitlib.bench import measure_api
+
+    if not kubeconfig:
+        _fail("no cluster named: set KUBECONFIG or give --kubeconfig")
+    _print_json(measure_api(kubeconfig, pods))
+
+
 if __name__ == "__main__":
     main()

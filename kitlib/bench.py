@@ -1,0 +1,285 @@
+"""Measures a cluster on the work that the kit does: the numbers of the README's table, as JSON.
+
+`measure_api` works on any cluster that a kubeconfig names, so that two clusters can be compared in pairs.
+`measure_embedded` adds what only a cluster of our own can be asked: start-up, memory, idle CPU, growth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import ssl
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+from kitlib.cluster import local
+from kitlib.connect import read_kubeconfigs, single_context
+from kitlib.kubectl import find_kubectl
+
+Numbers = dict[str, float]
+OBJECTS = 500
+WATCHERS = 20
+V1, V2 = "gcr.io/google-samples/kubernetes-bootcamp:v1", "jocatalin/kubernetes-bootcamp:v2"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
+
+
+class Api:
+    """Plain HTTPS requests to one API server.
+
+    Args:
+        session: Session with credentials and TLS context.
+        server: Base URL.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+        """Keep the session and the base URL."""
+        self.session = session
+        self.server = server
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """Return the decoded answer of one request.
+
+        Raises:
+            RuntimeError: The server refused it.
+        """
+        async with self.session.request(method, self.server + path, **options) as response:
+            body = await response.read()
+            if response.status >= 300:
+                raise RuntimeError(f"{method} {path}: {response.status} {body[:200]!r}")
+            return json.loads(body)
+
+
+def _credentials(kubeconfig: str) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+    config = read_kubeconfigs(kubeconfig)
+    chosen = single_context(config, str(config["current-context"]))
+    cluster, user = chosen["clusters"][0]["cluster"], chosen["users"][0]["user"]
+    authority = cluster.get("certificate-authority-data")
+    text = base64.b64decode(authority).decode() if authority else None
+    context = ssl.create_default_context(cafile=cluster.get("certificate-authority"), cadata=text)
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for key in ("client-certificate", "client-key"):
+            path = Path(user.get(key) or Path(folder) / key)
+            if user.get(f"{key}-data"):
+                path.write_bytes(base64.b64decode(user[f"{key}-data"]))
+            files.append(path)
+        if all(path.exists() for path in files):
+            context.load_cert_chain(*files)
+    return (
+        cluster["server"].rstrip("/"),
+        context,
+        {"Authorization": f"Bearer {user['token']}"} if "token" in user else {},
+    )
+
+
+def measure_api(kubeconfig: str, pods: int = 20) -> Numbers:
+    """Return one run of the API and workload measurements.
+
+    Args:
+        kubeconfig: Path of the kubeconfig; its current context is measured, in namespace default.
+        pods: Replicas of the large Deployment.
+
+    Returns:
+        Rates in requests per second, times in seconds or milliseconds as the names say.
+    """
+    numbers = {"kubectl_get_pods_ms": _kubectl_get_pods(kubeconfig)}
+    return numbers | asyncio.run(_measure_api(kubeconfig, pods))
+
+
+def _kubectl(kubeconfig: str, *arguments: str) -> None:
+    argv = [str(find_kubectl()), f"--kubeconfig={kubeconfig}", *arguments]
+    subprocess.run(argv, check=True, capture_output=True, timeout=120)
+
+
+def _kubectl_get_pods(kubeconfig: str) -> float:
+    times = []
+    for _ in range(11):
+        begin = time.perf_counter()
+        _kubectl(kubeconfig, "get", "pods")
+        times.append(time.perf_counter() - begin)
+    return round(statistics.median(times[1:]) * 1e3, 1)
+
+
+async def _measure_api(kubeconfig: str, pods: int) -> Numbers:
+    server, context, headers = _credentials(kubeconfig)
+    connector = aiohttp.TCPConnector(ssl=context, limit=0)
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+        api = Api(session, server)
+        return await _requests(api) | await _workloads(api, kubeconfig, pods)
+
+
+async def _requests(api: Api) -> Numbers:
+    numbers: Numbers = {}
+    names = []
+    for clients in (1, 16):
+        mine = [f"bench-{clients}-{number}" for number in range(OBJECTS)]
+        names += mine
+        create: list[Callable[[], Awaitable[Any]]] = [lambda n=name: _create(api, n) for name in mine]  # type: ignore[misc]
+        get = [lambda n=name: api.call("GET", f"{CONFIGMAPS}/{n}") for name in mine]  # type: ignore[misc]
+        numbers[f"create_per_s_{clients}_clients"] = round(OBJECTS / await _all(create, clients))
+        numbers[f"get_per_s_{clients}_clients"] = round(OBJECTS / await _all(get, clients))
+    numbers["list_1000_ms"] = await _list_time(api)
+    numbers["watch_100_patches_20_watchers_s"] = await _watch_time(api, names[:100])
+    delete = [lambda n=name: api.call("DELETE", f"{CONFIGMAPS}/{n}") for name in names]  # type: ignore[misc]
+    numbers["delete_per_s_16_clients"] = round(len(names) / await _all(delete, 16))
+    return numbers
+
+
+async def _create(api: Api, name: str) -> Any:
+    metadata = {"name": name, "labels": {"bench": "y"}}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"k": "v" * 200}}
+    return await api.call("POST", CONFIGMAPS, json=body)
+
+
+async def _all(calls: Iterable[Callable[[], Awaitable[Any]]], clients: int) -> float:
+    """Make all calls with so many clients at once and return the seconds it took."""
+    queue = iter(list(calls))
+
+    async def client() -> None:
+        for call in queue:
+            await call()
+
+    begin = time.perf_counter()
+    await asyncio.gather(*[client() for _ in range(clients)])
+    return time.perf_counter() - begin
+
+
+async def _list_time(api: Api) -> float:
+    times = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        listed = await api.call("GET", f"{CONFIGMAPS}?labelSelector=bench%3Dy")
+        times.append(time.perf_counter() - begin)
+        if len(listed["items"]) != 2 * OBJECTS:
+            raise RuntimeError(f"listed {len(listed['items'])} of {2 * OBJECTS}")
+    return round(statistics.median(times) * 1e3, 1)
+
+
+async def _watch_time(api: Api, names: list[str]) -> float:
+    """Return the seconds until every watcher has seen every patch."""
+    listed = await api.call("GET", f"{CONFIGMAPS}?labelSelector=bench%3Dy")
+    version = listed["metadata"]["resourceVersion"]
+    path = f"{CONFIGMAPS}?watch=1&labelSelector=bench%3Dy&resourceVersion={version}"
+    started = asyncio.Semaphore(0)
+
+    async def watcher() -> None:
+        async with api.session.get(api.server + path) as response:
+            started.release()
+            for _ in names:
+                await response.content.readline()
+
+    watchers = [asyncio.ensure_future(watcher()) for _ in range(WATCHERS)]
+    for _ in watchers:
+        await started.acquire()
+    begin = time.perf_counter()
+    headers = {"Content-Type": "application/merge-patch+json"}
+    for number, name in enumerate(names):
+        body = json.dumps({"data": {"k": str(number)}})
+        await api.call("PATCH", f"{CONFIGMAPS}/{name}", data=body, headers=headers)
+    await asyncio.wait_for(asyncio.gather(*watchers), 60)
+    return round(time.perf_counter() - begin, 3)
+
+
+async def _workloads(api: Api, kubeconfig: str, pods: int) -> Numbers:
+    path = f"{DEPLOYMENTS}/bench"
+
+    async def ready(count: int) -> bool:
+        deployment = await api.call("GET", path)
+        status = deployment.get("status", {})
+        seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+        return seen and all(status.get(f, 0) == count for f in ("readyReplicas", "replicas", "updatedReplicas"))
+
+    async def gone() -> bool:
+        listed = await api.call("GET", "/api/v1/namespaces/default/pods?labelSelector=app%3Dbench")
+        return not listed["items"]
+
+    numbers: Numbers = {}
+    steps: list[tuple[str, list[str], Callable[[], Awaitable[bool]]]] = [
+        ("deploy_1_ready_s", ["create", "deployment", "bench", f"--image={V1}"], lambda: ready(1)),
+        ("scale_1_to_4_ready_s", ["scale", "deploy/bench", "--replicas=4"], lambda: ready(4)),
+        (f"scale_4_to_{pods}_ready_s", ["scale", "deploy/bench", f"--replicas={pods}"], lambda: ready(pods)),
+        (f"rollout_{pods}_s", ["set", "image", "deploy/bench", f"kubernetes-bootcamp={V2}"], lambda: ready(pods)),
+        (f"scale_{pods}_to_0_s", ["scale", "deploy/bench", "--replicas=0"], gone),
+    ]
+    for name, command, done in steps:
+        await asyncio.to_thread(_kubectl, kubeconfig, *command)
+        numbers[name] = await _until(done)
+    await asyncio.to_thread(_kubectl, kubeconfig, "delete", "deployment", "bench")
+    return numbers
+
+
+async def _until(done: Callable[[], Awaitable[bool]], limit: float = 180) -> float:
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < limit:
+        if await done():
+            return round(time.perf_counter() - begin, 3)
+        await asyncio.sleep(0.02)
+    raise RuntimeError(f"not done within {limit:.0f} s")
+
+
+def measure_embedded(repeats: int = 3, idle_seconds: float = 20) -> dict[str, Any]:
+    """Start embedded clusters in folders of their own and return the median and range of every number.
+
+    Args:
+        repeats: Fresh clusters; each number is the median over them.
+        idle_seconds: How long to look at the idle cluster.
+
+    Returns:
+        `{name: {"median": x, "min": a, "max": b}}` and the machine's cores and memory.
+    """
+    runs = [_one_cluster(idle_seconds) for _ in range(repeats)]
+    summary = {
+        name: {"median": statistics.median(run[name] for run in runs), "min": low, "max": high}
+        for name in runs[0]
+        for low, high in [(min(run[name] for run in runs), max(run[name] for run in runs))]
+    }
+    machine = {"cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)}
+    return {"machine": machine, "repeats": repeats, **summary}
+
+
+def _one_cluster(idle_seconds: float) -> Numbers:
+    kept = os.environ.get("KIT_HOME")
+    with tempfile.TemporaryDirectory(prefix="kit-bench-") as home:
+        os.environ["KIT_HOME"] = home
+        try:
+            begin = time.perf_counter()
+            subprocess.run(["kit", "up", "--nodes", "3"], check=True, capture_output=True, timeout=120)
+            numbers = {"kit_up_3_nodes_ready_s": round(time.perf_counter() - begin, 3)}
+            numbers["memory_after_start_mb"] = local.status()["memory_mb"]
+            numbers["idle_cpu_percent_of_a_core"] = _idle_cpu(idle_seconds)
+            numbers |= measure_api(str(local.kubeconfig_path()))
+            state = local.status()
+            numbers["memory_after_bench_mb"] = state["memory_mb"]
+            numbers["memory_after_bench_rss_mb"] = _rss(state)
+            return numbers
+        finally:
+            local.down(purge=True)
+            os.environ.pop("KIT_HOME")
+            if kept is not None:
+                os.environ["KIT_HOME"] = kept
+
+
+def _rss(state: dict[str, Any]) -> float:
+    return round(sum(psutil.Process(p["pid"]).memory_info().rss for p in state["processes"]) / 2**20, 1)
+
+
+def _idle_cpu(seconds: float) -> float:
+    """Return the CPU time that the idle cluster's processes use, in percent of one core."""
+    time.sleep(3)  # let the start-up settle
+    processes = [psutil.Process(process["pid"]) for process in local.status()["processes"]]
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    time.sleep(seconds)
+    after = [sum(process.cpu_times()[:2]) for process in processes]
+    return round(100 * (sum(after) - sum(before)) / seconds, 2)
