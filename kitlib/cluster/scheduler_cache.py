@@ -16,6 +16,7 @@ import orjson
 
 from kitlib.cluster.client import Object
 from kitlib.cluster.labels import matches
+from kitlib.cluster.placement import taints_of
 from kitlib.cluster.quantity import parse
 
 DEFAULT_CPU = 100
@@ -147,7 +148,7 @@ class NodeInfo:
 
     Attributes:
         name: Node name.
-        node: The Node object; None while only its Pods are known.
+        node: The Node object; empty while only its Pods are known.
         allocatable: What it offers.
         requested: What its Pods ask for.
         scored: The same with defaults for containers that ask for nothing.
@@ -157,7 +158,7 @@ class NodeInfo:
     """
 
     name: str
-    node: Object | None = None
+    node: Object = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     taints: list[Object] = field(default_factory=list)
     allocatable: Resources = field(default_factory=dict)
@@ -167,13 +168,12 @@ class NodeInfo:
     ports: Counter[Port] = field(default_factory=Counter)
     owners: Counter[str] = field(default_factory=Counter)
 
-    def describe(self, node: Object | None) -> None:
+    def describe(self, node: Object) -> None:
         """Take over what the Node object says."""
         self.node = node
-        spec, metadata = (node or {}).get("spec") or {}, (node or {}).get("metadata") or {}
-        self.labels = metadata.get("labels") or {}
-        self.taints = spec.get("taints") or []
-        self.allocatable = amounts(((node or {}).get("status") or {}).get("allocatable"))
+        self.labels = (node.get("metadata") or {}).get("labels") or {}
+        self.taints = taints_of(node)
+        self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
 
     def count(self, info: PodInfo, sign: int) -> None:
         """Add (1) or subtract (-1) a Pod."""
@@ -210,10 +210,10 @@ class Cache:
     def set_node(self, name: str, node: Object | None) -> None:
         """Take over a Node object, or its end (None)."""
         info = self.node(name)
-        info.describe(node)
+        info.describe(node or {})
         if node is None and not info.pods:
             del self._infos[name]
-        self.nodes = [info for info in self._infos.values() if info.node is not None]
+        self.nodes = [info for info in self._infos.values() if info.node]
 
     def set_pod(self, pod: Object, node: str) -> None:
         """Put a Pod on a node, or renew what is known of it there."""
@@ -232,7 +232,7 @@ class Cache:
         if info is None:
             return False
         self._count(info, info.pods.pop(uid), -1)
-        if info.node is None and not info.pods:
+        if not info.node and not info.pods:
             self._infos.pop(info.name, None)
         return True
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from kitlib.cluster.client import Object
-from kitlib.cluster.labels import requirement_met
+from kitlib.cluster.placement import node_matches, tolerates, wants_node
 from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo, Term, affinity_terms
 
 HOSTNAME, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
@@ -31,42 +31,6 @@ EXISTING_ANTI_AFFINITY = "node(s) didn't satisfy existing pods anti-affinity rul
 
 FINAL = {UNSCHEDULABLE, NODE_NAME, TAINT, NODE_AFFINITY, SPREAD_LABEL, AFFINITY}
 """Reasons that the removal of other Pods would not help."""
-
-
-def tolerates(tolerations: list[Object], taint: Object) -> bool:
-    """Tell whether one of the tolerations covers the taint."""
-    return any(_covers(toleration, taint) for toleration in tolerations)
-
-
-def _covers(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
-        return False
-    if toleration.get("key") and toleration["key"] != taint["key"]:
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return True
-    return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
-
-
-def node_matches(term: Object, info: NodeInfo) -> bool:
-    """Tell whether a node meets a `NodeSelectorTerm`; an empty one matches nothing."""
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    names = {"metadata.name": info.name}
-    return all(requirement_met(item, info.labels) for item in expressions) and all(
-        requirement_met(item, names) for item in fields
-    )
-
-
-def wants_node(spec: Object, info: NodeInfo) -> bool:
-    """Tell whether a node meets the Pod's `nodeSelector` and required node affinity."""
-    selector = spec.get("nodeSelector") or {}
-    if not selector.items() <= info.labels.items():
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    return required is None or any(node_matches(term, info) for term in required["nodeSelectorTerms"])
 
 
 class Filters:
@@ -97,16 +61,14 @@ class Filters:
     def _node_reason(self, node: NodeInfo) -> str:
         spec = self._spec
         unschedulable = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-        if ((node.node or {}).get("spec") or {}).get("unschedulable") and not tolerates(
-            self._tolerations, unschedulable
-        ):
+        if (node.node.get("spec") or {}).get("unschedulable") and not tolerates(self._tolerations, unschedulable):
             return UNSCHEDULABLE
         if spec.get("nodeName") not in (None, "", node.name):
             return NODE_NAME
         for taint in node.taints:
             if taint["effect"] != "PreferNoSchedule" and not tolerates(self._tolerations, taint):
                 return TAINT
-        if not wants_node(spec, node):
+        if not wants_node(spec, node.node):
             return NODE_AFFINITY
         return PORTS if self._info.ports and self._ports_taken(node) else ""
 
@@ -187,7 +149,7 @@ def _hard(pod: Object, constraint: Object, cache: Cache) -> Callable[[NodeInfo],
     eligible = [
         info
         for info in cache.nodes
-        if (constraint.get("nodeAffinityPolicy") == "Ignore" or wants_node(pod["spec"], info))
+        if (constraint.get("nodeAffinityPolicy") == "Ignore" or wants_node(pod["spec"], info.node))
         and (not honors_taints or all(tolerates(tolerations, taint) for taint in info.taints))
     ]
     domains = cache.by_domain(cache.matching(term), key, eligible)
@@ -240,7 +202,7 @@ def _preferred(pod: Object, node: NodeInfo) -> float:
     """NodeAffinity: the sum of the weights of the preferred terms that the node meets."""
     affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
     terms = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
-    return float(sum(term["weight"] for term in terms if node_matches(term["preference"], node)))
+    return float(sum(term["weight"] for term in terms if node_matches(term["preference"], node.node)))
 
 
 def _least_allocated(info: PodInfo, node: NodeInfo) -> float:

@@ -98,6 +98,16 @@ def condition_true(obj: Object, kind: str) -> bool:
     return item is not None and item["status"] == "True"
 
 
+def is_hollow(node: Object) -> bool:
+    """Tell whether the node is one without a process."""
+    return bool((node["metadata"].get("labels") or {}).get("kit/hollow") == "true")
+
+
+def node_index(pod: Object) -> list[str]:
+    """Index Pods by the node that they are bound to."""
+    return [pod["spec"]["nodeName"]] if pod["spec"].get("nodeName") else []
+
+
 def phase(pod: Object) -> str:
     """Return the Pod's phase; a new Pod is Pending."""
     return str((pod.get("status") or {}).get("phase") or "Pending")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, phase
-from kitlib.cluster.controllers.nodelifecycle import is_hollow
+from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, is_hollow, phase
 from kitlib.cluster.informer import Controller, Key, key_of
 
 

@@ -263,7 +263,8 @@ def backoff_left(pods: Iterable[Object], base: float, now: float, job: Object) -
         failures = 0 if how == "Succeeded" else failures + 1
     if not failures:
         return 0.0
-    return float(ends[-1][0]) + min(base * 2 ** min(failures - 1, 30), MAX_BACKOFF) - now
+    delay: float = min(base * 2 ** min(failures - 1, 30), MAX_BACKOFF)
+    return ends[-1][0] + delay - now
 
 
 def finish_time(pod: Object) -> float:

@@ -13,12 +13,12 @@ import asyncio
 
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, condition, is_finished, is_ready
+from kitlib.cluster.controllers.common import Context, condition, is_finished, is_hollow, is_ready, node_index
 from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.placement import taints_of
 
 LEASES = "leases.coordination.k8s.io"
 LEASE_NAMESPACE = "kube-node-lease"
-HOLLOW_LABEL = "kit/hollow"
 NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 PRESSURE = {
@@ -31,11 +31,6 @@ MANAGED = {NOT_READY, UNREACHABLE, UNSCHEDULABLE, *PRESSURE.values()}
 WATCHED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
-def is_hollow(node: Object) -> bool:
-    """Tell whether the node is one without a process."""
-    return (node["metadata"].get("labels") or {}).get(HOLLOW_LABEL) == "true"
-
-
 class NodeLifecycleController(Controller):
     """See the module's docstring."""
 
@@ -46,7 +41,7 @@ class NodeLifecycleController(Controller):
         super().__init__(ctx.clock, workers=2)
         self._ctx = ctx
         self._nodes, self._pods = ctx.informers("nodes"), ctx.informers("pods")
-        self._pods.add_index("node", lambda pod: [pod["spec"]["nodeName"]] if pod["spec"].get("nodeName") else [])
+        self._pods.add_index("node", node_index)
         self._seen: dict[str, float] = {}
         self._told: dict[str, str] = {}
         self._nodes.add_handler(self._node_changed)
@@ -92,7 +87,7 @@ class NodeLifecycleController(Controller):
 
     async def _taint(self, node: Object) -> None:
         taints = wanted_taints(node, self._ctx.clock.now())
-        if taints == ((node.get("spec") or {}).get("taints") or []):
+        if taints == taints_of(node):
             return
         metadata = {"resourceVersion": node["metadata"]["resourceVersion"]}
         patch = {"metadata": metadata, "spec": {"taints": taints or None}}
@@ -150,7 +145,7 @@ def _unknown(item: Object, now: float) -> Object:
 
 def wanted_taints(node: Object, now: float) -> list[Object]:
     """Return the node's taints: those of others as they are, those of this controller as the conditions say."""
-    present = (node.get("spec") or {}).get("taints") or []
+    present = taints_of(node)
     wanted: list[tuple[str, str]] = []
     ready = condition(node, "Ready")
     if ready is None or ready["status"] == "False":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, with_condition
+from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, node_index, with_condition
 from kitlib.cluster.informer import Controller, Key, key_of
 
 TERMINATED_LIMIT = 12500
@@ -28,7 +28,7 @@ class PodGCController(Controller):
         self._ctx = ctx
         self._nodes = ctx.informers("nodes")
         self._pods = ctx.informers("pods")
-        self._pods.add_index("node", lambda pod: [pod["spec"]["nodeName"]] if pod["spec"].get("nodeName") else [])
+        self._pods.add_index("node", node_index)
         self._pods.add_handler(self._pod_changed)
         self._nodes.add_handler(self._node_changed)
         self._finished = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import Any
 
 from kitlib.cluster.client import Object
@@ -14,7 +15,7 @@ Ports = tuple[tuple[str, int, str, str], ...]
 HEADLESS = "service.kubernetes.io/headless"
 
 
-class ServiceController(Controller):
+class ServiceController(Controller, ABC):
     """A controller with one key per Service, queued when the Service or a Pod behind it changes."""
 
     def __init__(self, ctx: Context) -> None:

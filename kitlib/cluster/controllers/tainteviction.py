@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.clock import parse_time, rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, with_condition
+from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, node_index, with_condition
 from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.placement import covers, taints_of
 
 
 class TaintEvictionController(Controller):
@@ -23,7 +24,7 @@ class TaintEvictionController(Controller):
         super().__init__(ctx.clock, workers=2)
         self._ctx = ctx
         self._nodes, self._pods = ctx.informers("nodes"), ctx.informers("pods")
-        self._pods.add_index("node", lambda pod: [pod["spec"]["nodeName"]] if pod["spec"].get("nodeName") else [])
+        self._pods.add_index("node", node_index)
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
 
@@ -85,14 +86,14 @@ class TaintEvictionController(Controller):
 
 def no_execute_taints(node: Object) -> list[Object]:
     """Return the node's taints with effect NoExecute."""
-    return [taint for taint in (node.get("spec") or {}).get("taints") or () if taint["effect"] == "NoExecute"]
+    return [taint for taint in taints_of(node) if taint["effect"] == "NoExecute"]
 
 
 def eviction_time(taints: list[Object], tolerations: list[Object]) -> float | None:
     """Return when a Pod has to leave, in seconds since the epoch; 0 for at once, None for never."""
     times: list[float] = []
     for taint in taints:
-        matching = [toleration for toleration in tolerations if _tolerates(toleration, taint)]
+        matching = [toleration for toleration in tolerations if covers(toleration, taint)]
         if not matching:
             return 0.0
         seconds = [item["tolerationSeconds"] for item in matching if item.get("tolerationSeconds") is not None]
@@ -100,12 +101,3 @@ def eviction_time(taints: list[Object], tolerations: list[Object]) -> float | No
             added = parse_time(taint["timeAdded"]) if taint.get("timeAdded") else 0.0
             times.append(added + max(0, min(seconds)))
     return min(times, default=None)
-
-
-def _tolerates(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("key") not in (None, "", taint["key"]):
-        return False
-    exists = toleration.get("operator", "Equal") == "Exists"
-    return exists or (bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", ""))

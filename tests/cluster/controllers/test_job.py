@@ -73,9 +73,9 @@ async def test_a_failed_pod_is_replaced_after_a_backoff_that_doubles(slow_lab: L
             return not status.get("active") and not status["uncountedTerminatedPods"]
 
         await lab.until(counted)
-        await clock.advance(wait - 0.5)
+        await clock.advance(wait - 1)
         assert not await _active(lab, 1)
-        await clock.advance(1)
+        await clock.advance(2)
     assert await lab.until(lambda: _active(lab, 1))
 
 
