@@ -55,6 +55,9 @@ def links(position: int, course: list[Chapter]) -> str:
     if position > 0:
         parts.append(f"[← {course[position - 1].title}]({course[position - 1].path.name})")
     parts.append(f"[Contents]({CONTENTS})")
+    here = course[position].path
+    if (here.parent / "solutions" / here.name).exists():
+        parts.append(f"[Solutions](solutions/{here.name})")
     if position + 1 < len(course):
         parts.append(f"[{course[position + 1].title} →]({course[position + 1].path.name})")
     return " · ".join(parts)

@@ -1,0 +1,138 @@
+"""Every notebook runs unchanged from top to bottom on a fresh cluster, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from harness import EmbeddedCluster
+from nbclient import NotebookClient
+
+from kitlib.course.exercise import CORRECT, NOT_ATTEMPTED, all_exercises
+from notebooks.course_files import CHAPTERS, SOLUTIONS, code, is_code, name_of, read, with_twins
+
+CELL_LIMIT = 90
+MEMORY_LIMIT = 1400
+"""MiB that kernel and helpers may take on Binder, where 2 GiB also hold the server and the cluster."""
+
+RESULT = "application/vnd.kit.result+json"
+OWN_TESTS = {"10"}
+"""Chapters that are run by tests of their own: the training job's."""
+
+RUN = [path for path in CHAPTERS if path.name[:2] not in OWN_TESTS]
+RESUMED = [path for path in RUN if path.name[:2] not in {"00", "01"}]
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("nothing_left"),
+]
+
+
+def results(notebook: Any) -> list[dict[str, str]]:
+    """Return the outcomes of all checks in an executed notebook."""
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    return [output["data"][RESULT] for output in outputs if RESULT in output.get("data", {})]
+
+
+def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Any:
+    """Run a notebook as `kit run` does, with real types, and return the executed copy."""
+    known = papermill.inspect_notebook(str(path))
+    assert set(parameters) <= set(known), "papermill only warns about a parameter that does not exist"
+    copy = out / path.name
+    papermill.execute_notebook(
+        str(path),
+        str(copy),
+        parameters=parameters,
+        cwd=str(path.parent),
+        kernel_name="python3",
+        execution_timeout=CELL_LIMIT,
+        progress_bar=False,
+    )
+    return nbformat.read(copy, as_version=4)
+
+
+class Peak:
+    """Samples the memory of kernels and helpers while a block runs."""
+
+    def __init__(self, measure: Callable[[], float]) -> None:
+        self.mib, self._measure, self._stop = 0.0, measure, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.5):
+            self.mib = max(self.mib, self._measure())
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("path", RUN, ids=name_of)
+def test_a_chapter_runs_unchanged(
+    path: Path,
+    school: EmbeddedCluster,
+    tmp_path: Path,
+    memory_of_kernels: Callable[[], float],
+    record_property: Callable[[str, object], None],
+) -> None:
+    begin = time.monotonic()
+    with Peak(memory_of_kernels) as peak:
+        executed = execute(path, tmp_path, {"fast": True})
+    record_property("seconds", round(time.monotonic() - begin, 1))
+    record_property("peak_mib", round(peak.mib))
+    outcomes = results(executed)
+    assert {outcome["outcome"] for outcome in outcomes} <= {NOT_ATTEMPTED}, outcomes
+    assert len(outcomes) == sum(exercise.name.startswith(path.name[:2]) for exercise in all_exercises())
+    assert peak.mib < MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=name_of)
+def test_every_check_of_the_solutions_says_correct(path: Path, school: EmbeddedCluster, tmp_path: Path) -> None:
+    outcomes = results(execute(path, tmp_path, {}))
+    wanted = [exercise.name for exercise in all_exercises() if exercise.name.startswith(path.name[:2])]
+    assert [outcome["exercise"] for outcome in outcomes] == wanted
+    assert {outcome["outcome"] for outcome in outcomes} == {CORRECT}, outcomes
+
+
+def section_starts(notebook: Any) -> list[int]:
+    """Return the positions of the headings from which a learner may go on after the set-up cell."""
+    return [
+        i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown" and "\n## " in f"\n{cell.source}"
+    ]
+
+
+def run_cells(notebook: Any, positions: list[int], folder: Path, kill: bool = False) -> None:
+    """Execute some cells in a new kernel; at the end, kill it without a chance to clean up."""
+    client = NotebookClient(
+        notebook, timeout=CELL_LIMIT, kernel_name="python3", resources={"metadata": {"path": folder}}
+    )
+    with client.setup_kernel():
+        for position in positions:
+            client.execute_cell(notebook.cells[position], position)
+        if kill:
+            os.kill(client.km.provisioner.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("path", RESUMED, ids=name_of)
+def test_a_chapter_goes_on_after_its_kernel_was_killed(path: Path, school: EmbeddedCluster) -> None:
+    """The first half, SIGKILL, the set-up cell, the other half; with every Python fold-out run as well."""
+    notebook = with_twins(read(path))
+    starts = section_starts(notebook)
+    middle = starts[len(starts) // 2]
+    every = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    run_cells(notebook, [i for i in every if i < middle], path.parent, kill=True)
+    run_cells(notebook, every[:2] + [i for i in every if i > middle], path.parent)
+    assert is_code(notebook.cells[1], "parameters")
