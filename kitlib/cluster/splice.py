@@ -76,7 +76,7 @@ class Side(asyncio.Protocol):
         peer = self.peer
         if peer is None or peer.transport is None or peer._ended or not peer.transport.can_write_eof():
             if peer is not None and peer.transport is not None:
-                peer.transport.close()
+                close(peer.transport)
             return False
         peer.transport.write_eof()
         return bool(self.transport and self.transport.can_write_eof())
@@ -92,7 +92,7 @@ class Side(asyncio.Protocol):
         if peer is None or peer.transport is None:
             return
         if exc is None:
-            peer.transport.close()
+            close(peer.transport)
         else:
             reset(peer.transport)
 
@@ -100,6 +100,12 @@ class Side(asyncio.Protocol):
         """Close this connection at once."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def close(transport: asyncio.BaseTransport) -> None:
+    """Close a connection once: closing a TLS connection again would cut its last bytes off."""
+    if not transport.is_closing():
+        transport.close()
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -215,6 +221,6 @@ def give_back(request: web.Request, lost: bool) -> Hijacked:
         handler.connection_lost(None)
     else:
         transport.set_protocol(handler)
-        transport.close()
+        close(transport)
         asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.abort)
     return Hijacked()

@@ -147,9 +147,8 @@ class KubeletServer:
         argv = request.query.getall("command", [])
         if not argv:
             _refuse(web.HTTPBadRequest, "you must specify at least one command for the container")
-        options = self._session_options(request)
-        names = (request.match_info[name] for name in ("namespace", "pod", "container"))
-        namespace, pod, container = names
+        options = self._session_options(request, 'container not found ("{container}")')
+        namespace, pod, container = (request.match_info[name] for name in ("namespace", "pod", "container"))
 
         def start() -> Awaitable[Any]:
             return self._pods.exec(namespace, pod, container, argv, stdin=options.stdin, tty=options.tty)
@@ -157,7 +156,7 @@ class KubeletServer:
         return await self._remote_command(request, start, options, reports_exit=True)
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
-        options = self._session_options(request)
+        options = self._session_options(request, "container {container} not found in pod {pod}_{namespace}")
         namespace, pod, container = (request.match_info[name] for name in ("namespace", "pod", "container"))
 
         def start() -> Awaitable[Any]:
@@ -165,12 +164,10 @@ class KubeletServer:
 
         return await self._remote_command(request, start, options, reports_exit=False)
 
-    def _session_options(self, request: web.Request) -> remotecommand.Options:
-        pod = self._pod(request)
-        name = request.match_info["container"]
-        container = pod.containers.get(name)
+    def _session_options(self, request: web.Request, refusal: str) -> remotecommand.Options:
+        container = self._pod(request).containers.get(request.match_info["container"])
         if container is None or not container.running:
-            _refuse(web.HTTPInternalServerError, f'container not found ("{name}")')
+            _refuse(web.HTTPInternalServerError, refusal.format_map(request.match_info))
         try:
             return remotecommand.Options.parse(request.query)
         except ValueError as error:
