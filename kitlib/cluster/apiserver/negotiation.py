@@ -132,7 +132,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def load_yaml(body: bytes) -> Any:
-    """Read YAML, or JSON, which it contains; aliases are refused, for a few of them can unfold without end.
+    """Read YAML, or JSON, which it contains.
 
     Raises:
         ValueError: It is neither.
@@ -141,6 +141,16 @@ def load_yaml(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=_Loader)):
-        raise ValueError("yaml: aliases are not supported")
+    _check_yaml(body)
     return orjson.loads(orjson.dumps(yaml.load(body, Loader=_Loader), option=orjson.OPT_NON_STR_KEYS))
+
+
+def _check_yaml(body: bytes) -> None:
+    """Refuse aliases, a few of which can unfold without end, and deep nesting before it is built."""
+    depth = 0
+    for event in yaml.parse(body, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("yaml: aliases are not supported")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > schema.MAX_DEPTH:
+            raise ValueError(f"yaml: exceeded max depth of {schema.MAX_DEPTH}")
