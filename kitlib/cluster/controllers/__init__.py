@@ -14,7 +14,10 @@ from kitlib.cluster.client import Client
 from kitlib.cluster.clock import Clock, SystemClock
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.controllers.cronjob import CronJobController
+from kitlib.cluster.controllers.daemonset import DaemonSetController
 from kitlib.cluster.controllers.deployment import DeploymentController
+from kitlib.cluster.controllers.disruption import DisruptionController
 from kitlib.cluster.controllers.endpoints import EndpointsController
 from kitlib.cluster.controllers.endpointslice import EndpointSliceController
 from kitlib.cluster.controllers.garbagecollector import GarbageCollector
@@ -25,6 +28,7 @@ from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
 from kitlib.cluster.controllers.podgc import PodGCController
 from kitlib.cluster.controllers.replicaset import ReplicaSetController
 from kitlib.cluster.controllers.serviceaccount import ServiceAccountController
+from kitlib.cluster.controllers.statefulset import StatefulSetController
 from kitlib.cluster.controllers.tainteviction import TaintEvictionController
 from kitlib.cluster.controllers.ttlafterfinished import TTLAfterFinishedController
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
@@ -34,6 +38,10 @@ CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
     ReplicaSetController,
     JobController,
     TTLAfterFinishedController,
+    CronJobController,
+    StatefulSetController,
+    DaemonSetController,
+    DisruptionController,
     GarbageCollector,
     NamespaceController,
     PodGCController,
