@@ -31,7 +31,9 @@ class PodLog:
         created: When it was created, as the API says it.
         lines: Lines that are no records.
         records: The records.
-        ended: Whether the log is complete.
+        ended: Whether the log is complete: read to its end after the container had ended.
+        over: Whether the container has ended.
+        gone: Whether the Pod was deleted, and its log with it.
     """
 
     def __init__(self, api: Api, pod: dict[str, Any]) -> None:
@@ -40,7 +42,7 @@ class PodLog:
         self.created = pod["metadata"].get("creationTimestamp", "")
         self.lines: list[str] = []
         self.records: list[Record] = []
-        self.ended = False
+        self.ended = self.over = self.gone = False
         self._api, self._count = api, 0
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -49,8 +51,9 @@ class PodLog:
     def read(self) -> None:
         """Read what is there now, unless a thread follows the log already."""
         if not self.following and not self.ended:
+            last_read = self.over
             with contextlib.suppress(ApiException, HTTPError, OSError):
-                self._stream(follow=False)
+                self.ended = self._stream(follow=False) and last_read
 
     @property
     def following(self) -> bool:
@@ -75,26 +78,23 @@ class PodLog:
 
     def _follow(self) -> None:
         while not self._stopping.is_set() and not self.ended:
+            last_read = self.over
+            complete = False
             with contextlib.suppress(ApiException, HTTPError, OSError):
-                self.ended = self._stream(follow=True)
+                complete = self._stream(follow=True)
+            self.ended = (last_read and complete) or self.gone
             if not self.ended:
-                self._stopping.wait(0.5)
+                self._stopping.wait(0.1)
 
     def _stream(self, follow: bool) -> bool:
-        """Read the log from its beginning; return whether it came to a regular end.
-
-        A Pod that is gone has no log any more, which is an end too.
-        """
+        """Read the log from its beginning; return whether it came to a regular end."""
         with self._lock:
-            try:
-                response = self._api.core.read_namespaced_pod_log(
-                    self.pod, self._api.namespace, follow=follow, _preload_content=False,
-                    _request_timeout=(TIMEOUT[0], 120 if follow else TIMEOUT[1]),
-                )  # fmt: skip
-            except ApiException as error:
-                return bool(error.status == 404)
+            response = self._api.core.read_namespaced_pod_log(
+                self.pod, self._api.namespace, follow=follow, _preload_content=False,
+                _request_timeout=(TIMEOUT[0], 120 if follow else TIMEOUT[1]),
+            )  # fmt: skip
             if response.status >= 400:
-                return bool(response.status == 404)
+                return False  # not started yet: the kubelet has no log so far
             known, pending = self._count, b""
             for chunk in response.stream(amt=65536, decode_content=True):
                 *lines, pending = (pending + chunk).split(b"\n")
@@ -105,7 +105,7 @@ class PodLog:
                 if self._stopping.is_set():
                     response.close()
                     return False
-            return follow
+            return True
 
     def _take(self, line: str) -> None:
         self._count += 1

@@ -181,7 +181,10 @@ class Run:
         answer = self._api.patiently(self._api.core.list_namespaced_pod, self.namespace, label_selector=selector)
         found: list[dict[str, Any]] = answer["items"]
         for pod in found:
-            self._logs.setdefault(pod["metadata"]["uid"], PodLog(self._api, pod))
+            log = self._logs.setdefault(pod["metadata"]["uid"], PodLog(self._api, pod))
+            log.over = pod["status"].get("phase") in ("Succeeded", "Failed")
+        for uid in self._logs.keys() - {pod["metadata"]["uid"] for pod in found}:
+            self._logs[uid].gone = True
         return sorted(found, key=lambda pod: (rank_of(pod), pod["metadata"]["creationTimestamp"]))
 
     def events(self) -> list[dict[str, Any]]:
@@ -359,14 +362,17 @@ class Run:
             if line not in said:
                 said.add(line)
                 bar.say(line)
+        up = sum(pod["status"].get("phase") == "Running" for pod in state.pods)
         words = [state.phase.lower() if not known or state.over else ""]
         recent = rec.rates(rec.measured(known)[-20:]) if known else []
-        if recent:
+        if known and not state.over and up < state.workers and step < steps:
+            words.append(f"{up} of {state.workers} ranks are up")
+        elif recent:
             kind = "simulated GPU" if rec.is_simulated(known) else "GPU"
             words.append(f"{sorted(recent)[len(recent) // 2]:,.0f} tokens/s ({state.workers} ranks, {kind})")
             loss = rec.loss_curve(known)
             words.append(f"loss {loss[max(loss)]:.3f}")
-        words.append(eta(step, steps, known) if not state.over else "")
+        words.append(eta(step, steps, known) if not state.over and up == state.workers else "")
         bar.show(step, steps, "  ".join(word for word in words if word))
         bar.draw(known)
 

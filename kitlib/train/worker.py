@@ -146,7 +146,7 @@ def leave(code: int) -> NoReturn:
 def failed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Report the error with its rank, then end at once: the other ranks notice and end too."""
     text = "".join(traceback.format_exception(kind, error, trace))
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.__stderr__, flush=True)  # sys.stderr is torch.distributed's buffer at this moment
     record("error", error=f"{kind.__name__}: {error}"[:500])
     leave(1)
 

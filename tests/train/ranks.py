@@ -1,4 +1,4 @@
-"""Ranks as plain processes, started the way a Pod starts them: by `launch.py`, with the environment of an Indexed Job."""
+"""Ranks as plain processes, started as a Pod starts them: by `launch.py`, with the environment of an Indexed Job."""
 
 from __future__ import annotations
 
