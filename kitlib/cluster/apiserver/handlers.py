@@ -16,12 +16,11 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from kitlib.cluster.apiserver import auth, deletion, discovery, documents, errors, requestinfo, schema, subresources
+from kitlib.cluster.apiserver import deletion, discovery, documents, errors, requestinfo, subresources
 from kitlib.cluster.apiserver import options as opts
 from kitlib.cluster.apiserver._later import streams, table
 from kitlib.cluster.apiserver.auth import User
 from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_object, decode_patch, encode, media_type
-from kitlib.cluster.apiserver.objectmeta import check_type
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.requestinfo import RequestInfo
@@ -191,24 +190,11 @@ class Handlers:
     ) -> tuple[Object, int]:
         expected = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}.get(info.subresource)
         obj = decode_object(body, media_type(request.headers.get("Content-Type", "")), expected or kind.kind)
-        return self.create(info.subresource, kind, info.namespace, info.name, obj, options, user), 201
-
-    def create(
-        self, subresource: str, kind: Kind, namespace: str, name: str, obj: Object, options: WriteOptions, user: User
-    ) -> Object:
-        """Create an object, or what a POST to one of its subresources creates."""
-        rest = self._rest
-        if subresource == "binding" or kind.resource == "bindings":
-            return subresources.bind(rest, namespace, name, obj, options)
-        if subresource == "eviction":
-            return subresources.evict(rest, namespace, name, obj, options)
-        if subresource == "token":
-            return subresources.request_token(rest, self._server.authenticator, namespace, name, obj, options)
-        if not kind.stored:
-            check_type(kind, obj)
-            options.warnings += schema.decode(kind, obj, options.field_validation)
-            return auth.review(kind.kind, obj, user, self._server.authenticator)
-        return rest.create(kind, namespace, obj, options)
+        tokens, namespace = self._server.authenticator, info.namespace
+        made = subresources.post(
+            self._rest, tokens, user, kind, namespace, info.name, obj, options, info.subresource
+        )
+        return made, 201
 
     def _put(
         self, request: web.BaseRequest, info: RequestInfo, kind: Kind, body: bytes, options: WriteOptions, user: User

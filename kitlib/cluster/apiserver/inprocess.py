@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kitlib.cluster.apiserver import auth, deletion, errors, registry, subresources
+from kitlib.cluster.apiserver import deletion, errors, registry, subresources
 from kitlib.cluster.apiserver.auth import Authenticator, User
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
@@ -92,22 +92,11 @@ class InProcessClient:
         await asyncio.sleep(0)
         kind, body, options = _kind(resource), _copied(obj), self._options()
         try:
-            return self._create(kind, namespace or "", name, body, options, subresource)
+            return subresources.post(
+                self._rest, self._authenticator, self._user, kind, namespace or "", name, body, options, subresource
+            )
         except StoreError as error:
             raise errors.internal(str(error)) from error
-
-    def _create(
-        self, kind: Kind, namespace: str, name: str, obj: Object, options: WriteOptions, subresource: str
-    ) -> Object:
-        if subresource == "binding":
-            return subresources.bind(self._rest, namespace, name, obj, options)
-        if subresource == "eviction":
-            return subresources.evict(self._rest, namespace, name, obj, options)
-        if subresource == "token":
-            return subresources.request_token(self._rest, self._authenticator, namespace, name, obj, options)
-        if not kind.stored:
-            return auth.review(kind.kind, obj, self._user, self._authenticator)
-        return self._rest.create(kind, namespace, obj, options)
 
     async def update(self, resource: str, obj: Object, *, subresource: str = "") -> Object:
         """See `Client.update`."""

@@ -136,6 +136,7 @@ def field_requirements(resource: str, selector: str) -> tuple[tuple[str, bool, s
         if not match:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
         field, operator, value = match.groups()
+        field = field.replace("regarding.", "involvedObject.") if resource == "events" else field
         if field not in ("metadata.name", "metadata.namespace", *FIELDS.get(resource, ())):
             raise bad_request(f"field label not supported: {field}")
         found.append((field, operator != "!=", value.strip()))

@@ -28,6 +28,8 @@ MAX_BODY = 3 * 1024 * 1024
 _EVENT_SWEEP_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
+_quiet = logging.getLogger(f"{__name__}.http")
+_quiet.setLevel(logging.CRITICAL)  # bytes that are no HTTP are the sender's trouble
 
 
 class APIServer:
@@ -51,7 +53,12 @@ class APIServer:
         self.authenticator = Authenticator(config.pki / "tokens.json")
         self._handlers = Handlers(self)
         self._front = web.Server(
-            self._handle, request_factory=_request, access_log=None, keepalive_timeout=300, handler_cancellation=True
+            self._handle,
+            request_factory=_request,
+            access_log=None,
+            logger=_quiet,
+            keepalive_timeout=300,
+            handler_cancellation=True,
         )
         self._server: asyncio.base_events.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None

@@ -49,12 +49,14 @@ def allocate(service: Object, others: Iterable[Object], network: IPv4Network) ->
 
 
 def keep_allocated(new: Object, old: Object) -> None:
-    """Carry address and node ports over to an update that leaves them out."""
+    """Carry address and node ports over to an update that leaves them out; drop what its new type has not."""
     spec, before = new.setdefault("spec", {}), old.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return
     if not spec.get("clusterIP") and before.get("clusterIP"):
         spec["clusterIP"], spec["clusterIPs"] = before["clusterIP"], before.get("clusterIPs", [])
+    if spec.get("type") == "ClusterIP" and spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
+        spec.pop("externalTrafficPolicy", None)
     ports = {_port_key(port): port.get("nodePort") for port in before.get("ports") or ()}
     for port in spec.get("ports") or ():
         if not port.get("nodePort") and ports.get(_port_key(port)):

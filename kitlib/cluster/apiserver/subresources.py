@@ -10,7 +10,7 @@ from typing import Any
 
 from kitlib.cluster import labels
 from kitlib.cluster.apiserver import deletion, errors, registry, schema, selectors
-from kitlib.cluster.apiserver.auth import Authenticator
+from kitlib.cluster.apiserver.auth import Authenticator, User, review
 from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
@@ -33,6 +33,37 @@ _PODS = registry.lookup("pods")
 _BUDGETS = registry.lookup("poddisruptionbudgets.policy")
 _ACCOUNTS = registry.lookup("serviceaccounts")
 _BLOCKED = "Cannot evict pod as it would violate the pod's disruption budget."
+
+
+def post(
+    rest: REST,
+    authenticator: Authenticator,
+    user: User,
+    kind: Kind,
+    namespace: str,
+    name: str,
+    obj: Object,
+    options: WriteOptions,
+    subresource: str,
+) -> Object:
+    """Create an object, or what a POST to one of its subresources creates.
+
+    Raises:
+        ApiError: As the creation of each of them.
+    """
+    if subresource == "binding" or kind.resource == "bindings":
+        return bind(rest, namespace, name, obj, options)
+    if subresource == "eviction":
+        return evict(rest, namespace, name, obj, options)
+    if subresource == "token":
+        return request_token(rest, authenticator, namespace, name, obj, options)
+    if subresource:
+        raise errors.no_such_resource()
+    if kind.stored:
+        return rest.create(kind, namespace, obj, options)
+    check_type(kind, obj)
+    options.warnings += schema.decode(kind, obj, options.field_validation)
+    return review(kind.kind, obj, user, authenticator)
 
 
 def get_scale(rest: REST, kind: Kind, namespace: str, name: str) -> Object:

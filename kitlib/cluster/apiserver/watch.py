@@ -86,12 +86,11 @@ class Watch:
             self._listen(event)
 
     def _listen(self, event: Event) -> None:
-        change = self._seen(event)
-        if change is None:
-            return
-        self._backlog.append(change)
-        self.overrun = len(self._backlog) > MAX_BACKLOG
-        self._wake.set()
+        change = None if self.overrun else self._seen(event)
+        if change is not None:
+            self._backlog.append(change)
+            self.overrun = len(self._backlog) > MAX_BACKLOG
+            self._wake.set()
 
     def _seen(self, event: Event) -> Change | None:
         """Return what this watcher sees of a write: nothing, or an object that appears, changes or leaves."""
