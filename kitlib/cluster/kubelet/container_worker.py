@@ -129,6 +129,15 @@ class ContainerWorker:
         except (images.ImageNotFound, images.InvalidImageName):
             self._image = None
 
+    def update(self, spec: Object) -> None:
+        """Take the newest spec; a new image means a new run."""
+        changed = spec.get("image") != self.spec.get("image")
+        self.spec = spec
+        if changed and self.running and not self._init:
+            self.begin_stop(f"Container {self.name} definition changed, will be restarted")
+        elif changed:
+            self._pulls.delay = self._failed_at = 0.0
+
     # --- bringing it nearer to the spec
 
     @property

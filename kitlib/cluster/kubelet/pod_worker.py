@@ -79,6 +79,9 @@ class PodWorker:
     def update(self, pod: Object) -> None:
         """Take the newest object of the Pod."""
         self.state.pod = self._facts.pod = pod
+        specs = {c["name"]: c for key in ("initContainers", "containers") for c in pod["spec"].get(key) or []}
+        for worker in self.all():
+            worker.update(specs[worker.name])
         self.wake()
 
     def observe(self, pod: Object) -> None:
@@ -166,7 +169,7 @@ class PodWorker:
         if self._removed or self.state.pod["metadata"].get("deletionTimestamp"):
             await self._terminate()
             return None
-        if self._failure or self.phase() in ("Succeeded", "Failed"):
+        if self._outcome() in ("Succeeded", "Failed"):
             await self._finish()
             return None
         if not self._admitted and not self._admit():
@@ -304,7 +307,12 @@ class PodWorker:
     # --- the status
 
     def phase(self) -> str:
-        """Return the Pod's phase."""
+        """Return the Pod's phase; a Pod has not ended before its last container has."""
+        outcome = self._outcome()
+        running = any(worker.running for worker in self.all())
+        return "Running" if running and outcome in ("Succeeded", "Failed") else outcome
+
+    def _outcome(self) -> str:
         if self._failure:
             return "Failed"
         init = [w.status() for w in self.init]
@@ -326,8 +334,7 @@ class PodWorker:
 
     def _status(self, init: list[Object], main: list[Object]) -> Object:
         pod, phase = self.state.pod, self.phase()
-        ended = phase in ("Succeeded", "Failed") and not any(worker.running for worker in self.all())
-        sandbox = bool(self._facts.ip) and not ended
+        sandbox = bool(self._facts.ip) and phase not in ("Succeeded", "Failed")
         found: Object = {
             "phase": phase,
             "startTime": self._start_time,

@@ -34,7 +34,7 @@ def phase(pod: Object, init: list[Object], statuses: list[Object]) -> str:
         init: Statuses of init containers.
         statuses: Statuses of the other containers.
     """
-    if pending_init(pod, init):
+    if pending_init(pod, init, statuses):
         failed = [s for s in init if _ended(s) and _ended(s)["exitCode"] != 0 and "terminated" in s["state"]]
         return "Failed" if failed and pod["spec"].get("restartPolicy") == "Never" else "Pending"
     policy = pod["spec"].get("restartPolicy", "Always")
@@ -55,8 +55,10 @@ def _ended(status: Object) -> Object:
     return found
 
 
-def pending_init(pod: Object, init: list[Object]) -> list[str]:
+def pending_init(pod: Object, init: list[Object], statuses: list[Object]) -> list[str]:
     """Return the init containers that have not done their part: ended well, or, sidecars, started."""
+    if any(status.get("containerID") for status in statuses):
+        return []
     specs = {c["name"]: c for c in pod["spec"].get("initContainers") or []}
     return [s["name"] for s in init if not _initialized(specs[s["name"]], s)]
 
@@ -80,7 +82,7 @@ def conditions(pod: Object, phase: str, init: list[Object], statuses: list[Objec
     containers = _containers_ready(pod, phase, [*_sidecars(pod, init), *statuses])
     found = {
         "PodReadyToStartContainers": {"status": str(sandbox)},
-        "Initialized": _initialized_condition(pod, phase, init),
+        "Initialized": _initialized_condition(pod, phase, init, statuses),
         "Ready": _ready(pod, containers),
         "ContainersReady": containers,
         "PodScheduled": {"status": "True"},
@@ -93,10 +95,10 @@ def _sidecars(pod: Object, init: list[Object]) -> list[Object]:
     return [s for s in init if s["name"] in names]
 
 
-def _initialized_condition(pod: Object, phase: str, init: list[Object]) -> Object:
+def _initialized_condition(pod: Object, phase: str, init: list[Object], statuses: list[Object]) -> Object:
     if phase == "Succeeded":
         return {"status": "True", "reason": "PodCompleted"}
-    waiting = pending_init(pod, init)
+    waiting = pending_init(pod, init, statuses)
     if not waiting:
         return {"status": "True"}
     message = f"containers with incomplete status: [{' '.join(waiting)}]"

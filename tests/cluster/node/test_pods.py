@@ -35,7 +35,7 @@ async def test_a_pod_that_never_restarts_fails_with_its_exit_code(node: Node) ->
 
 
 async def test_a_container_killed_by_a_signal_exits_with_128_plus_its_number(node: Node) -> None:
-    await node.create("signal", "kill -9 $$")
+    await node.create("signal", "kill -9 $$$$")
     assert state_of(await node.finished("signal"))["state"]["terminated"]["exitCode"] == 137
 
 
