@@ -9,12 +9,13 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kitlib.cluster import quantity
+from kitlib.cluster import images, quantity
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.images import Image
 from kitlib.cluster.kubelet import env, volumes
@@ -92,9 +93,9 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
     mounts = volumes.mounts(container, around.volumes, values)
     argv = [*_command(container, image, values)]
     message = str(around.message_file(container["name"]))
-    rewritten = [(message, container.get("terminationMessagePath") or TERMINATION_LOG, False)]
-    if around.isolation == "plain":
-        rewritten += mounts
+    mounts.append((message, container.get("terminationMessagePath") or TERMINATION_LOG, False))
+    rewritten = mounts if around.isolation == "plain" else []
+    if rewritten:
         values["KIT_MOUNTS"] = json.dumps({target: source for source, target, _ in mounts})
     argv = [rewrite(word, rewritten) for word in argv]
     values.update({name: rewrite(value, rewritten) for name, value in own.items()})
@@ -117,7 +118,8 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
 def _prepare_folders(around: Surroundings, container: Object, image: Image) -> Path:
     name = container["name"]
     folder = around.container_folder(name)
-    for path in (folder / "tmp", folder / "staging", around.log_dir(name)):
+    staging = [folder / "staging" / part for part in ("dev", "tmp", "root")]
+    for path in (folder / "tmp", *staging, around.log_dir(name)):
         path.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "root", ignore_errors=True)
     if image.root.is_dir():
@@ -139,7 +141,8 @@ def environment(around: Surroundings, container: Object, image: Image) -> tuple[
     values.update(image.env)
     values["HOSTNAME"] = around.hostname
     values["HOME"] = str(folder / "root")
-    values["TMPDIR"] = str(folder / "tmp")
+    if around.isolation == "plain":
+        values["TMPDIR"] = str(folder / "tmp")
     if container.get("tty"):
         values["TERM"] = "xterm"
     values["POD_IP"] = around.ip
@@ -184,7 +187,9 @@ def _isolation(around: Surroundings, folder: Path, mounts: Sequence[tuple[str, s
     (etc / "hosts").write_text(hosts_file(around))
     binds = [[str(etc / name), f"/etc/{name}", False] for name in ("hostname", "hosts") if Path("/etc", name).exists()]
     binds += [list(mount) for mount in mounts]
-    return {"hostname": around.hostname, "binds": binds, "staging": str(folder / "staging")}
+    keep = [str(around.config.cluster.home), sys.prefix, sys.base_prefix, str(Path(images.__file__).parents[2])]
+    staging, tmp = str(folder / "staging"), str(folder / "tmp")
+    return {"hostname": around.hostname, "binds": binds, "staging": staging, "tmp": tmp, "keep": keep}
 
 
 def hosts_file(around: Surroundings) -> str:

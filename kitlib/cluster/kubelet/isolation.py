@@ -19,6 +19,9 @@ _CLONE_NEWUTS = 0x04000000
 _CLONE_NEWUSER = 0x10000000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 18
 _MNT_DETACH = 2
+_DEVICES = frozenset(
+    "null zero full random urandom tty ptmx pts shm mqueue console fuse kvm dri kfd infiniband".split()
+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -78,7 +81,7 @@ def enter_new(spec: Mapping[str, Any]) -> None:
 
     Args:
         spec: `hostname`; `binds`, a list of `[source, target, read_only]`; `staging`, an empty folder of the
-            Pod for a new root; `dev`, files to show in /dev by name.
+            container to build in; `tmp`, its own /tmp; `keep`, folders of the machine that stay visible in it.
 
     Raises:
         OSError: A mount failed; the container does not start.
@@ -86,12 +89,50 @@ def enter_new(spec: Mapping[str, Any]) -> None:
     _unshare()
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     _check(_libc.sethostname(spec["hostname"].encode(), len(spec["hostname"].encode())), "sethostname")
+    staging = spec["staging"]
     binds = sorted(spec["binds"], key=lambda bind: bind[1].count("/"))
-    root = _new_root(spec["staging"], [target for _, target, _ in binds])
+    _private_dev(staging + "/dev")
+    _private_tmp(staging + "/tmp", spec["tmp"], spec["keep"])
+    outside = [target for _, target, _ in binds if not target.startswith(("/dev/", "/tmp/"))]
+    root = _new_root(staging + "/root", outside)
     for source, target, read_only in binds:
         _bind(source, root + target, read_only)
     if root:
         _pivot(root)
+
+
+def _private_dev(staging: str) -> None:
+    """Give the container a /dev of its own, with what every container has and the machine's accelerators."""
+    _mount("tmpfs", staging, "tmpfs", 0, "mode=755,size=1m")
+    for name in os.listdir("/dev"):
+        if name in _DEVICES or name.startswith("nvidia"):
+            _show(f"/dev/{name}", f"{staging}/{name}")
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink(f"/proc/self/fd{target}", f"{staging}/{name}")
+    _mount(staging, "/dev", "", _MS_MOVE)
+
+
+def _private_tmp(staging: str, folder: str, keep: list[str]) -> None:
+    """Give the container a /tmp of its own; what must stay visible of the machine's shows through."""
+    _mount(folder, staging, "", _MS_BIND)
+    for path in keep:
+        if path.startswith("/tmp/") and os.path.isdir(path):
+            shown = staging + path.removeprefix("/tmp")
+            os.makedirs(shown, exist_ok=True)
+            _mount(path, shown, "", _MS_BIND | _MS_REC)
+    _mount(staging, "/tmp", "", _MS_MOVE)
+
+
+def _show(source: str, target: str) -> None:
+    """Make an entry of the machine visible at a place that does not exist yet."""
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
+    if os.path.isdir(source):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    _mount(source, target, "", _MS_BIND | _MS_REC)
 
 
 def _bind(source: str, target: str, read_only: bool) -> None:
@@ -171,15 +212,7 @@ def _open_up(root: str, target: str, opened: set[str]) -> None:
 def _mirror(folder: str, target: str) -> None:
     """Show every entry of a folder in a private one, without copying."""
     for entry in os.scandir(folder):
-        copy = f"{target}/{entry.name}"
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), copy)
-            continue
-        if entry.is_dir():
-            os.mkdir(copy)
-        else:
-            os.close(os.open(copy, os.O_CREAT | os.O_WRONLY, 0o644))
-        _mount(entry.path, copy, "", _MS_BIND | _MS_REC)
+        _show(entry.path, f"{target}/{entry.name}")
 
 
 def _pivot(root: str) -> None:
