@@ -173,7 +173,10 @@ def train(
     workers: int, gpus_per_worker: int, preset: str, steps: int | None, out: Path, keep: bool, as_json: bool
 ) -> None:
     """Train a small GPT with DDP as a Kubernetes Job and measure its throughput."""
+    from kitlib.train import describe
     from kitlib.train.cli import train_command
+
+    describe(workers, gpus_per_worker, preset, steps=steps)  # bad input is refused before a cluster starts
 
     def work() -> int:
         return train_command(workers, gpus_per_worker, preset, steps, out, as_json=as_json)

@@ -105,9 +105,13 @@ def _addresses() -> Iterator[Finding]:
 
 
 def _isolation() -> Iterator[Finding]:
-    from kitlib.cluster.kubelet.isolation import describe_mode
+    from kitlib.cluster.kubelet import isolation
 
-    yield Finding("ok", "isolation", describe_mode())
+    words = {
+        "namespaces": "namespaces: a container has its volumes at their paths and its own host name",
+        "plain": "plain: paths of volumes are rewritten in command, arguments and environment",
+    }
+    yield Finding("ok", "isolation", words[isolation.mode("auto")])
 
 
 def _embedded() -> Iterator[Finding]:

@@ -91,7 +91,7 @@ def eventually(what: Callable[[], object], limit: float = 60, every: float = 0.1
             last = what()
             if last:
                 return last
-        except (AssertionError, KeyError, IndexError, LookupError) as error:
+        except (AssertionError, LookupError, OSError) as error:
             last = error
         time.sleep(every)
     raise AssertionError(f"not within {limit} s; last seen: {last!r}")

@@ -163,8 +163,8 @@ def test_doctor_finds_nothing_wrong_with_a_running_cluster(cluster: EmbeddedClus
 
 def test_a_kubeconfig_that_points_nowhere_is_named(own_cluster: EmbeddedCluster, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text("apiVersion: v1\nkind: Config\n")
+    config.write_text(json.dumps({"contexts": [{"name": "somewhere", "context": {}}]}))
     env = {**own_cluster.env, "KUBECONFIG": str(config), "KIT_CLUSTER": "context:nowhere"}
     asked = EmbeddedCluster(own_cluster.home, env)
-    assert_one_line(asked.kit("train", code=2), "nowhere")
+    assert_one_line(asked.kit("train", code=2), "nowhere", "somewhere")
     assert eventually(lambda: own_cluster.status()["engine"] is None)
