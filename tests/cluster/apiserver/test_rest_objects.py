@@ -156,6 +156,22 @@ async def test_four_kinds_of_patch(api: API) -> None:
     assert unknown.code == 415 and unknown.body["reason"] == "UnsupportedMediaType"
 
 
+async def test_a_server_side_apply_creates_and_changes_and_must_name_its_manager(api: API) -> None:
+    applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}}
+    nameless = await api.patch(f"{CMS}/a", applied, "apply-patch+yaml")
+    assert nameless.code == 422 and "fieldManager: Required value: is required for apply patch" in nameless.message
+    made = await api.patch(f"{CMS}/a?fieldManager=one", applied, "apply-patch+yaml")
+    assert made.code == 201 and made.body["metadata"]["managedFields"][0]["manager"] == "one"
+    again = await api.patch(f"{CMS}/a?fieldManager=one", applied, "apply-patch+yaml")
+    assert again.code == 200
+    assert again.body["metadata"]["resourceVersion"] == made.body["metadata"]["resourceVersion"]
+    rival = await api.patch(f"{CMS}/a?fieldManager=two", {**applied, "data": {"k": "w"}}, "apply-patch+yaml")
+    assert rival.code == 409 and rival.body["reason"] == "Conflict"
+    assert rival.body["details"]["causes"][0]["reason"] == "FieldManagerConflict"
+    forced = await api.patch(f"{CMS}/a?fieldManager=two&force=true", {**applied, "data": {"k": "w"}}, "apply-patch+yaml")
+    assert forced.code == 200 and forced.body["data"] == {"k": "w"}
+
+
 async def test_a_patch_with_a_stale_revision_is_a_conflict(api: API) -> None:
     made = (await api.post(CMS, config_map("a"))).body
     await api.patch(f"{CMS}/a", {"data": {"k": "2"}})
