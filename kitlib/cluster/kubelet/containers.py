@@ -192,6 +192,14 @@ def _isolation(around: Surroundings, folder: Path, mounts: Sequence[tuple[str, s
     return {"hostname": around.hostname, "binds": binds, "staging": staging, "tmp": tmp, "keep": keep}
 
 
+def refresh_hosts(around: Surroundings) -> None:
+    """Bring the Pod's /etc/hosts up to date, in place: containers have this very file mounted."""
+    path = around.folder / "etc" / "hosts"
+    text = hosts_file(around)
+    if path.exists() and path.read_text() != text:
+        path.write_text(text)
+
+
 def hosts_file(around: Surroundings) -> str:
     """Return the Pod's /etc/hosts; here localhost is the Pod's own address."""
     spec = around.pod["spec"]

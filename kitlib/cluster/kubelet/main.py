@@ -22,6 +22,7 @@ from kitlib.cluster.informer import Informer
 from kitlib.cluster.kubelet import isolation, node_status, volumes
 from kitlib.cluster.kubelet.addresses import Addresses
 from kitlib.cluster.kubelet.devices import Devices
+from kitlib.cluster.kubelet.hosts import Names
 from kitlib.cluster.kubelet.node import Node, references
 from kitlib.cluster.kubelet.pod_manager import PodManager
 from kitlib.cluster.kubelet.pod_worker import PodWorker
@@ -57,6 +58,7 @@ class Kubelet:
         self._pod_informer = Informer(client, "pods", field_selector=f"spec.nodeName={config.name}")
         self._node_informer = Informer(client, "nodes", field_selector=f"metadata.name={config.name}")
         self._services = Informer(client, "services")
+        self._names = Names(client, self._services, self._names_changed)
         self._objects: dict[tuple[str, str], Informer] = {}
         self._recorder = EventRecorder(client, "kubelet", config.name)
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,7 +77,7 @@ class Kubelet:
             isolation=isolation.mode(self._config.isolation),
             active_pods=lambda: [w.state.pod for w in self.pods.workers() if w.active],
             watch_object=self._watch_object,
-            peers=lambda namespace: [],
+            names=self._names.lines,
         )
 
     async def start(self, port: int) -> None:
@@ -88,7 +90,7 @@ class Kubelet:
         registered = await self._register(port)
         self._status.observe("ADDED", None, registered)
         self._node_informer.add_handler(self._status.observe)
-        for informer in (self._services, self._pod_informer, self._node_informer):
+        for informer in (self._services, self._names.slices, self._pod_informer, self._node_informer):
             self._tasks.append(asyncio.create_task(informer.run()))
         await self._services.wait_synced()
         await self._pod_informer.wait_synced()
@@ -146,6 +148,11 @@ class Kubelet:
             worker = PodWorker(self.node, pod, mine)
             self.pods.add(worker)
             worker.start()
+
+    def _names_changed(self) -> None:
+        if self.node.isolation == "namespaces":
+            for worker in self.pods.workers():
+                worker.refresh_hosts()
 
     def _observe(self, pod: Object) -> None:
         worker = self.pods.worker(pod["metadata"]["uid"])

@@ -40,7 +40,7 @@ class Node:
         isolation: `namespaces` or `plain`.
         active_pods: Returns the Pods that count against the node's capacity.
         watch_object: Called with `configmaps` or `secrets` and a namespace when a Pod uses one of it.
-        peers: Returns lines of /etc/hosts for the Services and Pods that a namespace sees.
+        names: Returns lines of /etc/hosts for the Services and Pods that a namespace sees.
     """
 
     config: NodeConfig
@@ -54,7 +54,7 @@ class Node:
     isolation: str
     active_pods: Callable[[], list[Object]]
     watch_object: Callable[[str, str], None]
-    peers: Callable[[str], list[str]]
+    names: Callable[[str], list[str]]
 
 
 @dataclass
@@ -220,7 +220,7 @@ class PodFacts:
             self.port_map,
             self.volumes,
             env.service_variables(services, self.namespace if links else ""),
-            self.node.peers(self.namespace),
+            self.node.names(self.namespace),
         )
 
 

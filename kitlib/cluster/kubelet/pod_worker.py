@@ -18,7 +18,7 @@ from typing import Any
 
 from kitlib.cluster.client import ApiError
 from kitlib.cluster.clock import parse_time, rfc3339
-from kitlib.cluster.kubelet import status, volumes
+from kitlib.cluster.kubelet import containers, status, volumes
 from kitlib.cluster.kubelet.admission import Rejected, admit
 from kitlib.cluster.kubelet.container_worker import ContainerWorker
 from kitlib.cluster.kubelet.node import Node, PodFacts
@@ -88,6 +88,10 @@ class PodWorker:
         """Take the object that a write of the status answered with, unless a newer one is known."""
         if int(pod["metadata"]["resourceVersion"]) > int(self.state.pod["metadata"]["resourceVersion"]):
             self.state.pod = self._facts.pod = pod
+
+    def refresh_hosts(self) -> None:
+        """Bring the Pod's /etc/hosts up to date, if it has one."""
+        containers.refresh_hosts(self._facts.surroundings())
 
     def when_done(self, callback: Callable[[], Any]) -> None:
         """Call back once nothing of the Pod is left on the node."""

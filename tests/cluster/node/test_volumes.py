@@ -1,0 +1,138 @@
+"""What a container sees of its Pod's volumes, with namespaces and in plain mode."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from pathlib import Path
+
+from .conftest import BOTH_WAYS, Node, until
+
+
+def mounts(path: str, **options: object) -> list[dict]:
+    return [{"name": "v", "mountPath": path, **options}]
+
+
+@BOTH_WAYS
+async def test_a_configmap_is_a_folder_of_files_that_follow_its_changes(node: Node) -> None:
+    await node.configmap("page", {"index.html": "one\n"})
+    spec = {"volumes": [{"name": "v", "configMap": {"name": "page"}}]}
+    command = "while ! grep -q two /usr/share/nginx/html/index.html; do sleep 0.05; done; cat /usr/share/nginx/html/*"
+    await node.create("web", command, pod=spec, volumeMounts=mounts("/usr/share/nginx/html"))
+    await node.ready("web")
+    await node.client.patch("configmaps", "page", {"data": {"index.html": "two\n"}}, "default")
+    assert await node.output("web") == "two\n"
+
+
+@BOTH_WAYS
+async def test_a_secret_shows_chosen_keys_under_chosen_names_and_modes(node: Node) -> None:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in (("user", "kim"), ("password", "x"))}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": data}
+    await node.client.create("secrets", secret, "default")
+    items = [{"key": "user", "path": "sub/name", "mode": 0o400}]
+    spec = {"volumes": [{"name": "v", "secret": {"secretName": "s", "items": items}}]}
+    command = "ls /secret; cat /secret/sub/name; echo; stat -L -c %a /secret/sub/name"
+    await node.create("secret", command, pod=spec, volumeMounts=mounts("/secret"))
+    assert await node.output("secret") == "sub\nkim\n400\n"
+
+
+@BOTH_WAYS
+async def test_the_containers_of_a_pod_share_an_empty_dir(node: Node) -> None:
+    other = {"name": "d", "image": "busybox", "command": ["sh", "-c", "echo hello > /out/file"]}
+    first = {"name": "c", "image": "busybox", "volumeMounts": mounts("/in")}
+    first["command"] = ["sh", "-c", "until cat /in/file; do sleep 0.05; done 2>/dev/null"]
+    spec = {"volumes": [{"name": "v", "emptyDir": {}}], "containers": [first, {**other, "volumeMounts": mounts("/out")}]}
+    await node.create("share", pod=spec)
+    assert await node.output("share") == "hello\n"
+
+
+@BOTH_WAYS
+async def test_a_host_path_is_the_machines_own_folder(node: Node, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    spec = {"volumes": [{"name": "v", "hostPath": {"path": str(shared), "type": "Directory"}}]}
+    await node.create("host", "echo kept > /data/file", pod=spec, volumeMounts=mounts("/data"))
+    await node.finished("host")
+    await node.client.delete("pods", "host", "default")
+    await node.gone("host")
+    assert (shared / "file").read_text() == "kept\n"
+
+
+async def test_a_host_path_of_the_wrong_type_fails_to_mount(node: Node, tmp_path: Path) -> None:
+    spec = {"volumes": [{"name": "v", "hostPath": {"path": str(tmp_path / "nope"), "type": "Directory"}}]}
+    await node.create("wrong", "true", pod=spec, volumeMounts=mounts("/data"))
+    assert "hostPath type check failed" in await node.event("wrong", "FailedMount")
+
+
+async def test_a_pod_waits_for_a_configmap_that_it_mounts(node: Node) -> None:
+    spec = {"volumes": [{"name": "v", "configMap": {"name": "late"}}]}
+    await node.create("waits", "cat /c/a", pod=spec, volumeMounts=mounts("/c"))
+    assert 'configmap "late" not found' in await node.event("waits", "FailedMount")
+    assert (await node.waiting("waits", "ContainerCreating"))["status"]["phase"] == "Pending"
+    await node.configmap("late", {"a": "there"})
+    assert await node.output("waits") == "there\n"
+
+
+@BOTH_WAYS
+async def test_a_sub_path_shows_one_file_of_a_volume(node: Node) -> None:
+    await node.configmap("conf", {"app.conf": "x=1", "other": "y"})
+    spec = {"volumes": [{"name": "v", "configMap": {"name": "conf"}}]}
+    subpath = mounts("/opt/app/app.conf", subPath="app.conf")
+    await node.create("sub", "cat /opt/app/app.conf", pod=spec, volumeMounts=subpath)
+    assert await node.output("sub") == "x=1\n"
+
+
+@BOTH_WAYS
+async def test_the_downward_api_tells_a_pod_its_labels(node: Node) -> None:
+    items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+    volume = {"name": "v", "projected": {"sources": [{"downwardAPI": {"items": items}}]}}
+    spec = {"metadata": {"labels": {"app": "x", "tier": "y"}}, "volumes": [volume]}
+    await node.create("labels", "cat /info/labels", pod=spec, volumeMounts=mounts("/info"))
+    assert (await node.output("labels")).split() == ['app="x"', 'tier="y"']
+
+
+async def test_a_claim_that_is_not_bound_fails_to_mount(node: Node) -> None:
+    spec = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "none"}}]}
+    await node.create("claim", "true", pod=spec, volumeMounts=mounts("/data"))
+    assert "PVC" in await node.event("claim", "FailedMount")
+
+
+@BOTH_WAYS
+async def test_no_mount_changes_the_machine(node: Node) -> None:
+    before = Path("/proc/self/mountinfo").read_text() if Path("/proc/self/mountinfo").exists() else ""
+    spec = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    await node.create("quiet", "echo x > /nowhere/deep/file; sleep 1000", pod=spec, volumeMounts=mounts("/nowhere/deep"))
+    await node.ready("quiet")
+    assert not Path("/nowhere").exists()
+    if before:
+        assert Path("/proc/self/mountinfo").read_text() == before
+
+
+async def test_service_names_resolve_where_a_container_has_its_own_hosts_file(node: Node) -> None:
+    await node.create("early", "until grep late /etc/hosts; do sleep 0.05; done")
+    await node.ready("early")
+    service = {"metadata": {"name": "late"}, "spec": {"ports": [{"port": 80}]}, "apiVersion": "v1", "kind": "Service"}
+    made = await node.client.create("services", service, "default")
+    if node.kubelet.node.isolation == "namespaces":
+        assert (await node.output("early")).split()[:2] == [made["spec"]["clusterIP"], "late.default.svc.cluster.local"]
+
+
+async def test_with_namespaces_tmp_is_the_containers_own(node: Node) -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as marker:
+        await node.create("tmp", f"touch /tmp/mine; test -e {marker.name} && echo shared || echo own")
+        expected = "own" if node.kubelet.node.isolation == "namespaces" else "shared"
+        assert await node.output("tmp") == f"{expected}\n"
+
+
+async def test_files_in_memory_go_with_their_pod(node: Node) -> None:
+    spec = {"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}
+    await node.create("shm", "echo x > /cache/f; cat /cache/f", pod=spec, volumeMounts=mounts("/cache"))
+    uid = (await node.finished("shm"))["metadata"]["uid"]
+    assert node.log("shm") == "x\n"
+    await node.client.delete("pods", "shm", "default")
+    await node.gone("shm")
+
+    async def removed() -> bool:
+        return not Path(f"/dev/shm/kit-{uid}").exists()
+
+    await until(removed)
