@@ -2,8 +2,8 @@
 
 Stands for client-go's `tools/record` (old style: `source`, `count`, first and last time) and `tools/events`
 (new style, which the scheduler uses: `eventTime`, `action`, `series`). A repeated Event raises a count instead of
-making another one; the eleventh similar Event in ten minutes becomes `(combined from similar events)`. Left out: the
-spam filter that drops Events of an object after a burst of 25.
+making another one; the eleventh similar Event in ten minutes becomes `(combined from similar events)`; of one object
+at most 25 Events in a burst are written, then one every five minutes (old style only).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SIMILAR_LIMIT = 10
 SIMILAR_SECONDS = 600.0
 SERIES_SECONDS = 360.0
 ATTEMPTS = 5
+BURST = 25
+REFILL_SECONDS = 300.0
 
 
 class EventRecorder:
@@ -45,6 +47,7 @@ class EventRecorder:
         self._queue: asyncio.Queue[tuple[str, Object]] = asyncio.Queue(QUEUE_LIMIT)
         self._writer: asyncio.Task[None] | None = None
         self._known: OrderedDict[tuple[str, ...], Object] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, ...], tuple[float, float]] = OrderedDict()
         self._similar: OrderedDict[tuple[str, ...], tuple[float, set[str]]] = OrderedDict()
 
     def event(self, obj: Object, kind: str, reason: str, message: str, *, field_path: str = "") -> None:
@@ -57,11 +60,22 @@ class EventRecorder:
             message: The sentence for people.
             field_path: Part of the object, such as `spec.containers{web}`.
         """
+        if not self._within_burst(obj):
+            return
         now = rfc3339(self._clock.now())
         event = self._event(obj, kind, reason, field_path)
         source = {"component": self._component, "host": self._host} if self._host else {"component": self._component}
         event.update(message=message, source=source, firstTimestamp=now, lastTimestamp=now, count=1)
         self._put("count", event)
+
+    def _within_burst(self, obj: Object) -> bool:
+        """Take a token from the object's bucket; False when it is empty (`EventSourceObjectSpamFilter`)."""
+        about, now = object_reference(obj), self._clock.now()
+        key = (about["kind"], about.get("namespace", ""), about["name"], about.get("uid", ""))
+        tokens, since = self._buckets.get(key, (float(BURST), now))
+        tokens = min(float(BURST), tokens + (now - since) / REFILL_SECONDS)
+        self._remember(self._buckets, key, (tokens - 1 if tokens >= 1 else tokens, now))
+        return tokens >= 1
 
     def event_with_action(self, obj: Object, kind: str, reason: str, action: str, message: str) -> None:
         """Record an Event in the style of events.k8s.io.
@@ -99,7 +113,7 @@ class EventRecorder:
 
     def _put(self, style: str, event: Object) -> None:
         if self._queue.full():
-            log.warning("%s: too many Events, dropped: %s", self._component, event["message"])
+            log.info("%s: too many Events, dropped: %s", self._component, event["message"])
             return
         self._queue.put_nowait((style, event))
         if self._writer is None or self._writer.done():

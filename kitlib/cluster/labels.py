@@ -20,9 +20,10 @@ def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str] | None
     if selector is None:
         return False
     labels = labels or {}
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+    pairs, expressions = selector.get("matchLabels"), selector.get("matchExpressions")
+    if pairs and not pairs.items() <= labels.items():
         return False
-    return all(requirement_met(item, labels) for item in selector.get("matchExpressions") or ())
+    return not expressions or all(requirement_met(item, labels) for item in expressions)
 
 
 def requirement_met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 BASE_DELAY = 0.005
 MAX_DELAY = 1000.0
+LARGE, SIZE_PER_SECOND = 100, 10_000
 
 
 class WorkQueue:
@@ -106,6 +107,11 @@ class Controller:
     Args:
         clock: For delays.
         workers: How many keys are reconciled at once.
+
+    Attributes:
+        clock: Time.
+        queue: The keys.
+        sizes: How many dependents a key had when last looked at; subclasses with many keep it (`add_dependent`).
     """
 
     name = "controller"
@@ -114,7 +120,17 @@ class Controller:
         """Create the queue."""
         self.clock: Clock = clock or SystemClock()
         self.queue = WorkQueue(self.clock)
+        self.sizes: dict[Any, int] = {}
         self._workers = workers
+
+    def add_dependent(self, key: Any) -> None:
+        """Queue a key because one of its dependents changed.
+
+        Owners of hundreds (see `sizes`) wait a moment, so that a thousand Pods that start one by one do not mean a
+        thousand looks at a thousand Pods.
+        """
+        size = self.sizes.get(key, 0)
+        self.queue.add_after(key, size / SIZE_PER_SECOND if size >= LARGE else 0)
 
     async def reconcile(self, key: Any) -> None:
         """Bring the observed state of the object called `key` nearer to its desired state."""

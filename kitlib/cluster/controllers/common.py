@@ -260,8 +260,9 @@ async def claim(
             await _release(ctx, informer.resource, obj, uid, release_finalizer)
     if is_deleting(owner):
         return mine
-    for obj in informer.select(owner["metadata"]["namespace"], selector):
-        if controller_of(obj) is None and not is_deleting(obj) and not is_finished(obj):
+    informer.add_index("orphan", lambda obj: [] if controller_of(obj) else [obj["metadata"]["namespace"]])
+    for obj in informer.indexed("orphan", owner["metadata"]["namespace"]):
+        if matches(selector, obj["metadata"].get("labels")) and not is_deleting(obj) and not is_finished(obj):
             adopted = await _adopt(ctx, informer.resource, obj, owner)
             mine += [adopted] if adopted else []
     return mine

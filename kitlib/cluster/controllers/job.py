@@ -57,19 +57,22 @@ class JobController(Controller):
         self._pods = ctx.informers("pods")
         self._pods.add_index("job", _job_of)
         self._jobs.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
-        watch_owned(self._pods, "Job", self.queue.add)
+        watch_owned(self._pods, "Job", self.add_dependent)
 
     async def reconcile(self, key: Key) -> None:
         """Count what has ended, start what is missing, and write the status."""
         job = self._jobs.get(*key)
         if job is None or is_deleting(job) or is_finished(job):
+            self.sizes.pop(key, None)
             await self._untrack([pod for pod in self._pods.indexed("job", "/".join(key)) if _abandoned(pod, job)])
             return
         if job["spec"].get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
             return
         await claim(self._ctx, job, self._pods, job["spec"]["selector"], TRACKING)
         job = self._with_start(job)
-        counts = rules.tally(job, self._owned(job))
+        pods = self._owned(job)
+        self.sizes[key] = len(pods)
+        counts = rules.tally(job, pods)
         verdict, failed = self._verdict(job, counts)
         if verdict is not None:
             await asyncio.gather(*(delete_pod(self._ctx, job, pod) for pod in counts.active))

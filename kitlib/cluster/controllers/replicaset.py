@@ -52,7 +52,7 @@ class ReplicaSetController(Controller):
         self._sets = ctx.informers("replicasets.apps")
         self._pods = ctx.informers("pods")
         self._sets.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
-        watch_owned(self._pods, "ReplicaSet", self.queue.add)
+        watch_owned(self._pods, "ReplicaSet", self.add_dependent)
         self._pods.add_handler(self._orphan_changed)
 
     def _orphan_changed(self, kind: str, _: Object | None, pod: Object) -> None:
@@ -66,12 +66,14 @@ class ReplicaSetController(Controller):
         """Create or delete Pods until `spec.replicas` are active, then write the status."""
         rs = self._sets.get(*key)
         if rs is None:
+            self.sizes.pop(key, None)
             return
-        await claim(self._ctx, rs, self._pods, rs["spec"]["selector"])
+        pods = await claim(self._ctx, rs, self._pods, rs["spec"]["selector"])
+        self.sizes[key] = len(pods)
         error: ApiError | None = None
         if not is_deleting(rs):
             try:
-                await self._manage(rs)
+                await self._manage(rs, [pod for pod in pods if is_active(pod)])
             except ApiError as failure:
                 error = failure
         await self._write_status(key, error)
@@ -87,8 +89,7 @@ class ReplicaSetController(Controller):
             if is_active(pod) and matches(selector, pod["metadata"].get("labels"))
         ]
 
-    async def _manage(self, rs: Object) -> None:
-        pods = self._active(rs)
+    async def _manage(self, rs: Object, pods: list[Object]) -> None:
         missing = rs["spec"].get("replicas", 1) - len(pods)
         if missing > 0:
             await slow_start(min(missing, BURST), lambda _: self._create(rs))

@@ -32,12 +32,13 @@ class ServiceController(Controller, ABC):
             return
         for service in self._services.list(pod["metadata"]["namespace"]):
             if any(_selects(service, each) for each in (old, pod) if each is not None):
-                self.queue.add(key_of(service))
+                self.add_dependent(key_of(service))
 
     def _pods_behind(self, service: Object) -> list[Object]:
         """Return the Pods with an address that the Service selects, by name."""
         selector = {"matchLabels": service["spec"]["selector"]}
         pods = self._pods.select(service["metadata"]["namespace"], selector)
+        self.sizes[key_of(service)] = len(pods)
         return sorted(filter(_has_address, pods), key=lambda pod: str(pod["metadata"]["name"]))
 
 
