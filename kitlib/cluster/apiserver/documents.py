@@ -8,8 +8,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from kitlib.cluster.apiserver import discovery, errors
-from kitlib.cluster.apiserver._later import openapi
+from kitlib.cluster.apiserver import discovery, errors, openapi
 from kitlib.cluster.client import Object
 
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"

@@ -16,9 +16,8 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from kitlib.cluster.apiserver import deletion, discovery, documents, errors, requestinfo, subresources
+from kitlib.cluster.apiserver import deletion, discovery, documents, errors, requestinfo, streams, subresources, table
 from kitlib.cluster.apiserver import options as opts
-from kitlib.cluster.apiserver._later import streams, table
 from kitlib.cluster.apiserver.auth import User
 from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_object, decode_patch, encode, media_type
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import yaml
 
-from kitlib.cluster.apiserver import errors, schema
-from kitlib.cluster.apiserver._later import protobuf
+from kitlib.cluster.apiserver import errors, protobuf, schema
 from kitlib.cluster.apiserver.rest import APPLY_PATCH, PATCH_TYPES
 from kitlib.cluster.client import Object
 

@@ -17,17 +17,19 @@ import orjson
 
 from kitlib.cluster.apiserver import (
     admission,
+    apply,
     defaults,
     errors,
+    patch,
     registry,
     schema,
     selectors,
     services,
     strategy,
+    validation,
     versions,
 )
 from kitlib.cluster.apiserver import options as opts
-from kitlib.cluster.apiserver._later import apply, patch, validation
 from kitlib.cluster.apiserver.objectmeta import (
     carry_over,
     check_name,
@@ -155,9 +157,8 @@ class REST:
         stored, obj = versions.storage(kind), versions.to_storage(kind, obj)
         if obj["metadata"].get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
-        applied = obj["metadata"].pop("managedFields", None) if options.field_manager else None
-        created = self.insert(stored, namespace, obj, options, applied)
-        return versions.from_storage(kind, created)
+        obj["metadata"].pop("managedFields", None)
+        return versions.from_storage(kind, self.insert(stored, namespace, obj, options))
 
     def insert(
         self, kind: Kind, namespace: str, obj: Object, options: WriteOptions, managed: Any = None
