@@ -1,8 +1,8 @@
 """OpenAPI documents: what `kubectl explain` shows and by what `kubectl apply` sees which parameters the server knows.
 
 Stands for kube-apiserver's `/openapi/v3` and `/openapi/v2`. Documents are made of the models of the official client,
-one per group and version, when asked for. Left out: responses and parameters that no client of the kit reads; version 2 is
-the smallest document that old kubectls accept.
+one per group and version, when asked for. Left out: responses and parameters that no client of the kit reads; version 2
+is the smallest document that old kubectls accept.
 """
 
 from __future__ import annotations
