@@ -188,10 +188,19 @@ def _follow(process: subprocess.Popen[bytes], stdin: str | None, show: bool) -> 
                 text = decoder.decode(chunk, final=not chunk)
                 texts[name] += text
                 if show and text:
-                    print(text, end="", flush=True, file=getattr(sys, name))
+                    _show(name, text)
                 if not chunk:
                     selector.unregister(key.fileobj)
     return Result(process.wait(), texts["stdout"], texts["stderr"])
+
+
+def _show(name: str, text: str) -> None:
+    """Print on one stream after everything that was printed on the other.
+
+    Flushing each piece would make an output of its own of it; a notebook flushes several times a second anyway.
+    """
+    (sys.stderr if name == "stdout" else sys.stdout).flush()
+    print(text, end="", file=getattr(sys, name))
 
 
 def _stream(process: subprocess.Popen[bytes], name: str) -> IO[bytes]:
@@ -295,6 +304,8 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
     expected = words[:1] == ["--fails"]
     words = words[1:] if expected else words
     result = run(words, stdin, show=True)
+    if result.stdout and not result.stdout.endswith("\n"):
+        print()
     names["_exit_code"] = result.code
     differences = result.code == 1 and "diff" in words[:3] and bool(result.stdout)
     failed = result.code != 0 and not differences

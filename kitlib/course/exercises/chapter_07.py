@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kitlib import kubectl
 from kitlib.course.exercise import NotAttempted, exercise
 from kitlib.course.look import BOOTCAMP, deployment, is_ready, pods, read, require, require_settled
 
@@ -25,19 +26,24 @@ GREETING = "Good evening"
     "%kubectl rollout status deployment/kubernetes-bootcamp",
 )
 def new_greeting(cluster: Any, answer: Any) -> str:
-    """The ConfigMap says `Good evening`, and every Pod is younger than that change."""
+    """The ConfigMap says `Good evening`, and so does the environment of every ready Pod."""
     config = read(cluster.core.read_namespaced_config_map, "ConfigMap", "greeting", cluster.namespace)
     text = (config.data or {}).get("GREETING", "")
     if text == "Good morning":
         raise NotAttempted("The ConfigMap `greeting` still says `Good morning`.")
     require(text == GREETING, f"The ConfigMap `greeting` says {text!r}, not {GREETING!r}.")
-    changed = max(entry.time for entry in config.metadata.managed_fields)
-    found = deployment(cluster, BOOTCAMP)
-    running = [pod for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)]
-    old = [pod for pod in running if pod.status.start_time < changed]
-    require(not old, "The ConfigMap is new, but there are Pods that were started with the old text.")
-    require_settled(found)
-    return f"{len(running)} Pods were started with the new text."
+    require_settled(deployment(cluster, BOOTCAMP))
+    running = [pod.metadata.name for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)]
+    require(running, f"No Pod of `{BOOTCAMP}` is ready.")
+    heard = {name: _greeting_in(cluster, name) for name in running}
+    old = [name for name, text in heard.items() if text != GREETING]
+    require(not old, f"The ConfigMap is new, but {len(old)} of {len(running)} Pods still have the old text.")
+    return f"All {len(running)} Pods were started with the new text."
+
+
+def _greeting_in(cluster: Any, pod: str) -> str:
+    """Return what a Pod's program sees as GREETING."""
+    return kubectl.run(["exec", pod, "--namespace", cluster.namespace, "--", "printenv", "GREETING"]).stdout.strip()
 
 
 @exercise(

@@ -20,7 +20,7 @@ ANNOTATION = "kit/expose"
     solution="%kubectl create deployment seen --image=gcr.io/google-samples/kubernetes-bootcamp:v1\n"
     "%kubectl annotate deployment seen kit/expose=80\n"
     "%kubectl rollout status deployment/seen\n"
-    "time.sleep(1)",
+    'until(lambda: "seen" in kubectl.run("get services -o name").stdout)',
 )
 def seen(cluster: Any, answer: Any) -> str:
     """The Deployment `seen` has the annotation and a Service that it owns."""
@@ -54,7 +54,7 @@ def seen(cluster: Any, answer: Any) -> str:
     'path.write_text(path.read_text().rstrip() + "\\n" + extra)\n'
     "start_controller()\n"
     "%kubectl annotate deployment seen kit/expose=8000 --overwrite\n"
-    "time.sleep(4)",
+    'until(lambda: "8000" in kubectl.run("get services").stdout)',
 )
 def follows(cluster: Any, answer: Any) -> str:
     """The annotation of `seen` was changed from 80, and the Service has the new port."""
