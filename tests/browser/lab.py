@@ -99,6 +99,11 @@ class Lab:
 
 
 PANEL = "jupyterapp.shell.currentWidget"
+ERRORS = f"""
+    {PANEL}.content.model.toJSON().cells.flatMap((cell) => (cell.outputs || [])
+        .filter((output) => output.output_type === "error")
+        .map((output) => `${{[].concat(cell.source).join("")}}\\n${{output.ename}}: ${{output.evalue}}`))
+"""
 
 
 def run_all(page: Page) -> None:
@@ -113,11 +118,7 @@ def wait_until_run(page: Page, timeout: float) -> None:
     """Wait until every cell has run, and assert that none failed."""
     page.wait_for("window.ranAll", "the last cell", timeout)
     page.wait_for(f"{PANEL}.sessionContext.session.kernel.status === 'idle'", "an idle kernel", timeout)
-    errors = page.evaluate(
-        'Array.from(document.querySelectorAll(\'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"],'
-        " .jp-RenderedText[data-mime-type*=error]'), (each) => each.innerText)"
-    )
-    assert not errors, "\n".join(errors)
+    assert not (errors := page.evaluate(ERRORS)), "\n\n".join(errors)
 
 
 def write_notebook(path: Path, *cells: str) -> Path:

@@ -72,9 +72,10 @@ function createTile(pod, select) {
 }
 
 function updateTile(tile, pod, selected) {
-  const meta = [pod.ready, pod.tag];
-  if (pod.gpus) meta.push(`${pod.gpus} GPU`);
+  const meta = [pod.ready];
   if (pod.restarts) meta.push(`↻${pod.restarts}`);
+  if (pod.gpus) meta.push(`${pod.gpus} GPU`);
+  meta.push(pod.tag);
   if (tile.dataset.letter && tile.dataset.letter !== pod.letter) {
     tile.classList.remove("kit-changed");
     void tile.offsetWidth; // restarts the animation
