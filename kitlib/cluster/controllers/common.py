@@ -16,7 +16,7 @@ from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.clock import Clock, parse_time, rfc3339
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.events import EventRecorder
-from kitlib.cluster.informer import Informer, Informers, key_of
+from kitlib.cluster.informer import Controller, Informer, Informers, key_of
 from kitlib.cluster.labels import matches
 
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -302,6 +302,17 @@ async def update_status(ctx: Context, resource: str, obj: Object, status: Object
     if status == (obj.get("status") or {}):
         return obj
     return await ctx.client.update(resource, {**obj, "status": status}, subresource="status")
+
+
+def watch_own(informer: Informer, controller: Controller) -> None:
+    """Queue every object of a controller's kind that changes; one whose status alone changed is in no hurry."""
+
+    def handler(_: str, old: Object | None, new: Object) -> None:
+        generation = new["metadata"].get("generation")
+        same = old is not None and old["metadata"].get("generation") == generation and not is_deleting(new)
+        (controller.add_dependent if same else controller.queue.add)(key_of(new))
+
+    informer.add_handler(handler)
 
 
 def watch_owned(informer: Informer, kind: str, enqueue: Callable[[tuple[str, str]], None]) -> None:

@@ -30,6 +30,7 @@ from kitlib.cluster.controllers.common import (
     pod_from_template,
     slow_start,
     update_status,
+    watch_own,
     watch_owned,
 )
 from kitlib.cluster.controllers.job_rules import TRACKING, Tally, Verdict
@@ -56,7 +57,7 @@ class JobController(Controller):
         self._jobs = ctx.informers(JOBS)
         self._pods = ctx.informers("pods")
         self._pods.add_index("job", _job_of)
-        self._jobs.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
+        watch_own(self._jobs, self)
         watch_owned(self._pods, "Job", self.add_dependent)
 
     async def reconcile(self, key: Key) -> None:

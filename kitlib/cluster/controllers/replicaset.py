@@ -29,6 +29,7 @@ from kitlib.cluster.controllers.common import (
     ready_since,
     slow_start,
     update_status,
+    watch_own,
     watch_owned,
     with_condition,
 )
@@ -51,7 +52,7 @@ class ReplicaSetController(Controller):
         self._ctx = ctx
         self._sets = ctx.informers("replicasets.apps")
         self._pods = ctx.informers("pods")
-        self._sets.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
+        watch_own(self._sets, self)
         watch_owned(self._pods, "ReplicaSet", self.add_dependent)
         self._pods.add_handler(self._orphan_changed)
 
