@@ -22,6 +22,7 @@ from kitlib.cluster.controllers.endpoints import EndpointsController
 from kitlib.cluster.controllers.endpointslice import EndpointSliceController
 from kitlib.cluster.controllers.garbagecollector import GarbageCollector
 from kitlib.cluster.controllers.hollow import HollowController
+from kitlib.cluster.controllers.horizontalpodautoscaler import HorizontalPodAutoscalerController
 from kitlib.cluster.controllers.job import JobController
 from kitlib.cluster.controllers.namespace import NamespaceController
 from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
@@ -42,6 +43,7 @@ CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
     StatefulSetController,
     DaemonSetController,
     DisruptionController,
+    HorizontalPodAutoscalerController,
     GarbageCollector,
     NamespaceController,
     PodGCController,

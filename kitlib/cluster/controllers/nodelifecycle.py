@@ -97,8 +97,7 @@ class NodeLifecycleController(Controller):
         name = node["metadata"]["name"]
         pods = [pod for pod in self._pods.indexed("node", name) if is_ready(pod) and not is_finished(pod)]
         ready = condition(node, "Ready") or {}
-        if ready.get("status") == "Unknown":
-            await asyncio.gather(*(self._mark_not_ready(pod) for pod in pods))
+        await asyncio.gather(*(self._mark_not_ready(pod) for pod in pods))
         if self._told.get(name) != ready.get("lastTransitionTime"):
             self._told[name] = ready.get("lastTransitionTime", "")
             self._ctx.events.event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")

@@ -1,0 +1,43 @@
+"""HorizontalPodAutoscaler: says that it cannot act.
+
+Stands for `pkg/controller/podautoscaler` in a cluster without a metrics API, which is what this one is: the real
+controller then reports `ScalingActive` False with the reason `FailedGetResourceMetric`, and so does this.
+"""
+
+from __future__ import annotations
+
+from kitlib.cluster.controllers.common import Context, is_deleting, update_status, with_condition
+from kitlib.cluster.informer import Controller, Key, key_of
+
+RESOURCE = "horizontalpodautoscalers.autoscaling"
+REASON = "FailedGetResourceMetric"
+MESSAGE = (
+    "the HPA was unable to compute the replica count: this cluster has no metrics API (get pods.metrics.k8s.io), "
+    "nothing acts on a HorizontalPodAutoscaler"
+)
+
+
+class HorizontalPodAutoscalerController(Controller):
+    """See the module's docstring."""
+
+    name = "horizontal-pod-autoscaler"
+
+    def __init__(self, ctx: Context) -> None:
+        """Watch HorizontalPodAutoscalers."""
+        super().__init__(ctx.clock, workers=1)
+        self._ctx = ctx
+        self._autoscalers = ctx.informers(RESOURCE)
+        self._autoscalers.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
+
+    async def reconcile(self, key: Key) -> None:
+        """Write the condition and the Event once."""
+        autoscaler = self._autoscalers.get(*key)
+        if autoscaler is None or is_deleting(autoscaler):
+            return
+        before = {"currentReplicas": 0, "desiredReplicas": 0, **(autoscaler.get("status") or {})}
+        now = self._ctx.clock.now()
+        conditions = before.get("conditions") or ()
+        status = {**before, "conditions": with_condition(conditions, "ScalingActive", "False", REASON, MESSAGE, now)}
+        if status != autoscaler.get("status"):
+            self._ctx.events.event(autoscaler, "Warning", REASON, MESSAGE)
+            await update_status(self._ctx, RESOURCE, autoscaler, status)
