@@ -67,7 +67,7 @@ class Meter(threading.Thread):
 
 
 @pytest.mark.timeout(1200)
-def test_chapter_10_runs_within_binders_limits(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_chapter_10_runs_within_binders_limits() -> None:
     with tempfile.TemporaryDirectory(prefix="kit-binder-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         home.mkdir()
