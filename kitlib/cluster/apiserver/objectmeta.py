@@ -10,6 +10,18 @@ from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 from kitlib.cluster.store import Entry
 
+_ORDER = (
+    *"name generateName namespace uid resourceVersion generation creationTimestamp deletionTimestamp".split(),
+    *"deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields".split(),
+)
+
+
+def ordered(obj: Object) -> Object:
+    """Return an object with its fields in the order in which Kubernetes writes them."""
+    meta = obj["metadata"]
+    known = {field: meta[field] for field in _ORDER if field in meta}
+    return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **obj, "metadata": {**known, **meta}}
+
 
 def check_type(kind: Kind, obj: Object) -> None:
     """Hold an object's `apiVersion` and `kind` against the path; absent ones are filled in.

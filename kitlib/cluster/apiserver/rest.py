@@ -37,6 +37,7 @@ from kitlib.cluster.apiserver.objectmeta import (
     check_type,
     is_same,
     new_finalizers,
+    ordered,
 )
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
@@ -185,6 +186,7 @@ class REST:
             meta["managedFields"] = managed
         else:
             apply.track_update(kind, None, obj, options.field_manager, "Update", "")
+        obj = ordered(obj)
         return obj if options.dry_run else self.store.put(kind.resource, namespace, obj).obj
 
     def _check_namespace(self, kind: Kind, namespace: str, meta: Object) -> None:
@@ -327,7 +329,7 @@ class REST:
             self._complete_update(kind, new, old)
         if is_same(new, old):
             return old
-        if strategy.asks_for_more(kind, new, old):
+        if strategy.asks_for_more(kind, new, old, subresource):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if not applied:
             apply.track_update(kind, old, new, options.field_manager, "Update", subresource)
@@ -346,7 +348,7 @@ class REST:
             return new
         if is_finished(kind, new):
             return self.store.delete(entry).obj
-        return self.store.put(kind.resource, entry.namespace, new).obj
+        return self.store.put(kind.resource, entry.namespace, ordered(new)).obj
 
     def change(self, kind: Kind, entry: Entry, change: Change, options: WriteOptions) -> Object:
         """Store what `change` makes of a copy of the current object, without the checks of a user's update."""

@@ -12,6 +12,7 @@ import logging
 import socket
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from kitlib.cluster.apiserver import bootstrap_objects, errors, tls
@@ -102,6 +103,11 @@ class APIServer:
             bootstrap_objects.expire_events(self.rest, self.config.settings.event_ttl)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = await self._guarded(request)
+        return _indented(response) if _is_for_people(request) else response
+
+    async def _guarded(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Turn everything that goes wrong into a Status object."""
         try:
             return await self._answer(request)
         except ApiError as error:
@@ -128,3 +134,19 @@ class APIServer:
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
+
+
+def _is_for_people(request: web.BaseRequest) -> bool:
+    """Whether JSON should come indented: the client asks for it, or is curl, wget or a browser."""
+    query = request.raw_path.partition("?")[2]
+    if "pretty=" in query:
+        return "pretty=0" not in query and "pretty=false" not in query
+    return request.headers.get("User-Agent", "").startswith(("curl", "Wget", "Mozilla/5.0"))
+
+
+def _indented(response: web.StreamResponse) -> web.StreamResponse:
+    if isinstance(response, web.Response) and response.content_type == "application/json" and not response.prepared:
+        body = response.body
+        if isinstance(body, bytes) and body:
+            response.body = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2) + b"\n"
+    return response

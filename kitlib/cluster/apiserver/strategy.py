@@ -63,7 +63,8 @@ CREATE_ON_UPDATE = frozenset(
 """Kinds that a PUT creates when they do not exist."""
 
 _STATUS_SUBRESOURCES = ("status", "approval")
-_STATUS_OWNS_METADATA = ("pods", "nodes")
+_STATUS_KEEPS = {"deployments.apps": ("labels",), "pods": ("ownerReferences",)}
+"""Metadata that a write of the status leaves alone."""
 
 
 def prepare_create(kind: Kind, obj: Object) -> None:
@@ -102,11 +103,8 @@ def prepare_update(kind: Kind, new: Object, old: Object, subresource: str) -> No
 def _only_status(kind: Kind, new: Object, old: Object) -> None:
     for field in {*new, *old} - {"metadata", "status"}:
         _restore(new, old, field)
-    if kind.resource in _STATUS_OWNS_METADATA:
-        _restore(new["metadata"], old["metadata"], "ownerReferences")
-        return
-    kept = {"managedFields": new["metadata"].get("managedFields")} if "managedFields" in new["metadata"] else {}
-    new["metadata"] = {**old["metadata"], **kept}
+    for field in _STATUS_KEEPS.get(kind.resource, ()):
+        _restore(new["metadata"], old["metadata"], field)
 
 
 def _restore(new: Object, old: Object, field: str) -> None:
@@ -116,9 +114,12 @@ def _restore(new: Object, old: Object, field: str) -> None:
         new.pop(field, None)
 
 
-def asks_for_more(kind: Kind, new: Object, old: Object) -> bool:
-    """Whether an update changes what users ask for, so that `metadata.generation` grows."""
-    if kind.resource not in GENERATION:
+def asks_for_more(kind: Kind, new: Object, old: Object, subresource: str) -> bool:
+    """Whether an update changes what users ask for, so that `metadata.generation` grows.
+
+    A Deployment's annotations count, unless they come with its status, as its controller writes them.
+    """
+    if kind.resource not in GENERATION or subresource in _STATUS_SUBRESOURCES:
         return False
     if any(new.get(field) != old.get(field) for field in {*new, *old} - {"metadata", "status"}):
         return True

@@ -114,6 +114,15 @@ async def test_status_and_spec_are_written_apart(api: API) -> None:
     assert through_main["spec"]["replicas"] == 9 and through_main["status"]["replicas"] == 3
 
 
+async def test_a_deployments_annotations_count_unless_its_controller_writes_them_with_the_status(api: API) -> None:
+    await api.post(DEPLOYMENTS, deployment())
+    annotated = {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}, "labels": {"no": "no"}}}
+    by_controller = (await api.patch(f"{DEPLOYMENTS}/web/status", annotated)).body["metadata"]
+    assert by_controller["annotations"] and "labels" not in by_controller and by_controller["generation"] == 1
+    by_user = await api.patch(f"{DEPLOYMENTS}/web", {"metadata": {"annotations": {"a": "b"}}})
+    assert by_user.body["metadata"]["generation"] == 2
+
+
 async def test_scale_reads_and_changes_replicas(api: API) -> None:
     await api.post(DEPLOYMENTS, deployment())
     scale = (await api.get(f"{DEPLOYMENTS}/web/scale")).body
@@ -168,7 +177,8 @@ async def test_a_server_side_apply_creates_and_changes_and_must_name_its_manager
     rival = await api.patch(f"{CMS}/a?fieldManager=two", {**applied, "data": {"k": "w"}}, "apply-patch+yaml")
     assert rival.code == 409 and rival.body["reason"] == "Conflict"
     assert rival.body["details"]["causes"][0]["reason"] == "FieldManagerConflict"
-    forced = await api.patch(f"{CMS}/a?fieldManager=two&force=true", {**applied, "data": {"k": "w"}}, "apply-patch+yaml")
+    taken = {**applied, "data": {"k": "w"}}
+    forced = await api.patch(f"{CMS}/a?fieldManager=two&force=true", taken, "apply-patch+yaml")
     assert forced.code == 200 and forced.body["data"] == {"k": "w"}
 
 

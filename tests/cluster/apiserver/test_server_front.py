@@ -150,6 +150,21 @@ async def test_json_is_served_to_whoever_takes_it(api: API) -> None:
         assert (await api.get(CMS, Accept=accept)).headers["Content-Type"] == "application/json"
 
 
+async def test_people_get_indented_json_with_the_name_first(api: API) -> None:
+    await api.post(CMS, config_map("a", labels={"x": "y"}))
+    lines = (await api.get(f"{CMS}/a", User_Agent="curl/8.0")).raw.decode().splitlines()
+    assert [line.strip() for line in lines[:5]] == [
+        "{",
+        '"kind": "ConfigMap",',
+        '"apiVersion": "v1",',
+        '"metadata": {',
+        '"name": "a",',
+    ]
+    assert b"\n" in (await api.get(f"{CMS}?pretty=true")).raw
+    assert b"\n" not in (await api.get(CMS)).raw
+    assert b"\n" not in (await api.get(f"{CMS}?pretty=0", User_Agent="curl/8.0")).raw
+
+
 async def test_yaml_is_read_and_written(api: API) -> None:
     text = "metadata:\n  name: a\n  annotations: {when: 2026-01-01}\ndata:\n  on: 'yes'\n"
     made = await api.post(CMS, text, Content_Type="application/yaml", Accept="application/yaml")
