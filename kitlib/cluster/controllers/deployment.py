@@ -135,7 +135,7 @@ class DeploymentController(Controller):
             return deployment
         namespace, name = key_of(deployment)
         patch = {"metadata": {"annotations": {rules.REVISION: number}}}
-        return await self._ctx.client.patch(DEPLOYMENTS, name, patch, namespace)
+        return await self._ctx.client.patch(DEPLOYMENTS, name, patch, namespace, subresource="status")
 
     async def _create_set(self, deployment: Object, old: list[Object], number: int) -> tuple[Object, Object | None]:
         size = rules.new_set_size(deployment, old, 0)
