@@ -20,8 +20,10 @@ from kitlib.train import run as _run
 from kitlib.train.api import Api
 from kitlib.train.fit import Preflight
 from kitlib.train.job import IMAGE, Preview, TrainJob
+from kitlib.train.recorded import recorded_run, recorded_study
 from kitlib.train.records import MixedRecordsError, cost_per_million_tokens, largest_difference, load
 from kitlib.train.run import Run, TrainingFailed, get_run, runs
+from kitlib.train.scaling import Study, scaling_study
 
 __all__ = [
     "IMAGE",
@@ -29,6 +31,7 @@ __all__ = [
     "Preflight",
     "Preview",
     "Run",
+    "Study",
     "TrainJob",
     "TrainingFailed",
     "cost_per_million_tokens",
@@ -37,7 +40,10 @@ __all__ = [
     "load",
     "preflight",
     "preview",
+    "recorded_run",
+    "recorded_study",
     "runs",
+    "scaling_study",
     "submit",
 ]
 

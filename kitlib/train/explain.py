@@ -90,8 +90,13 @@ def failure(pod: Pod, lines: list[str]) -> str:
 
 
 def is_root_cause(pod: Pod, lines: list[str]) -> bool:
-    """Say whether a rank failed by itself, not because another one had gone."""
-    text = "\n".join(lines[-40:])
+    """Say whether a rank failed by itself, not because another one had gone.
+
+    A traceback without its last line (the Pod was deleted while its log was read) counts as a consequence.
+    """
+    text = "\n".join(lines[-40:]).rstrip()
+    if "Traceback" in text and text.splitlines()[-1].startswith(" "):
+        return False
     lost_peer = any(sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL",
                                               "Broken pipe", "DistBackendError", "rank 0 did not answer"))  # fmt: skip
     return not lost_peer and (ended(pod) or {}).get("exitCode") != 143

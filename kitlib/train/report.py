@@ -6,11 +6,13 @@ stays readable in grey: lines differ by style and marker, areas by hatching, and
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from kitlib.train import records as rec
 from kitlib.train.records import Record
@@ -18,6 +20,25 @@ from kitlib.train.records import Record
 INK, SOFT, ACCENT = "#1a1a1a", "#8a8a8a", "#1f5fa8"
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+class ReportFigure(Figure):
+    """A figure that notebooks show by itself, and that says in text what it shows where pictures cannot be shown.
+
+    Attributes:
+        words: Its title and caption.
+    """
+
+    words = ""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=80)
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        """Return the title and the caption."""
+        return self.words
 
 
 def where(records: Iterable[Record]) -> str:
@@ -29,11 +50,10 @@ def where(records: Iterable[Record]) -> str:
 
 def _figure(title: str, caption: str, panels: int = 1, height: float = 4.4, **grid: Any) -> tuple[Any, Any]:
     """Return a figure with a title and a wrapped caption below its axes, bound to no display."""
-    from matplotlib.figure import Figure
-
     text = textwrap.fill(caption, 104)
     below = 0.2 * (text.count("\n") + 1) + 0.1
-    figure = Figure(figsize=(8.6, height + below))
+    figure = ReportFigure(figsize=(8.6, height + below))
+    figure.words = f"{title}. {caption}"
     figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.1)
     parts: Any = figure.subfigures(2, 1, height_ratios=[height, below])
     top, bottom = parts

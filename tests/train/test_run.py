@@ -1,0 +1,208 @@
+"""Runs on the embedded cluster: they complete, survive what happens to Pods, explain themselves, and leave nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import EmbeddedCluster, processes_of
+
+from kitlib import train
+from kitlib.errors import KitError
+from kitlib.train import explain
+from kitlib.train import run as runs
+from kitlib.train.api import Api
+from kitlib.train.cli import train_command
+
+SMALL = {"n_layer": 2, "n_embd": 64, "block_size": 32, "batch_size": 4, "data_bytes": 300_000, "gpus_per_worker": 0}
+SLOW = {"slow_rank": 0, "slow_ms": 100}
+STEPS = 30
+
+Submit = Callable[..., train.Run]
+
+
+def use(cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KUBECONFIG", "KIT_HOME"):
+        monkeypatch.setenv(name, cluster.env[name])
+
+
+@pytest.fixture
+def api(cluster: EmbeddedCluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Api:
+    use(cluster, monkeypatch)
+    return Api(namespace)
+
+
+@pytest.fixture
+def submit(api: Api) -> Iterator[Submit]:
+    made: list[train.Run] = []
+
+    def start(**options: Any) -> train.Run:
+        made.append(runs.submit(train.describe(**{**SMALL, **options}), api))
+        return made[-1]
+
+    yield start
+    for run in made:
+        run.delete()
+
+
+def follow(run: train.Run, **options: Any) -> train.Run:
+    return run.wait(timeout=150, file=io.StringIO(), **options)
+
+
+def at_step(step: int) -> Callable[[list[dict[str, Any]]], bool]:
+    return lambda known: any(one.get("step", 0) >= step for one in known if one["kind"] == "step")
+
+
+def processes_of_pod(cluster: EmbeddedCluster, pod: str) -> list[int]:
+    return [one.pid for one in processes_of(cluster.cluster_id()) if one.environ().get("POD_NAME") == pod]
+
+
+def objects(api: Api, name: str) -> list[str]:
+    selector = {"label_selector": f"kit/run={name}"}
+    calls = [api.batch.list_namespaced_job, api.core.list_namespaced_pod, api.core.list_namespaced_service,
+             api.core.list_namespaced_config_map]  # fmt: skip
+    return [item["metadata"]["name"] for call in calls for item in api.ask(call, api.namespace, **selector)["items"]]
+
+
+def until(true: Callable[[], object], limit: float = 60) -> None:
+    deadline = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_run_completes_with_equal_ranks_is_found_again_and_leaves_nothing(submit: Submit, api: Api) -> None:
+    run = follow(submit(workers=2, steps=STEPS, gpus_per_worker=1, save_every=10))
+    numbers = run.metrics()
+    assert numbers["finished"] and numbers["ranks_equal"] and numbers["steps"] == STEPS
+    assert numbers["simulated"] is True and len(numbers["tokens_per_s_per_rank"]) == 2
+    again = runs.get_run(run.name, Api(api.namespace))
+    assert len(again.records()) == len(run.records()) and "Complete" in repr(again)
+    assert len(run.events()) > 3 and any("step" in line for line in run.logs(rank=0))
+    folder = train.describe(**SMALL, checkpoints=run._settings["checkpoints"]).checkpoint_folder
+    assert folder and sorted(folder.glob("step-*.pt"))
+    assert {event["reason"] for event in run.events()} >= {"SuccessfulCreate", "Scheduled", "Completed"}
+    run.delete()
+    until(lambda: not objects(api, run.name))
+    assert not folder.exists() and "does not exist" in run.explain()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_costs_at_most_one_save_interval_and_changes_nothing(
+    submit: Submit, cluster: EmbeddedCluster, victim: int
+) -> None:
+    unbroken = submit(workers=2, steps=STEPS)
+    broken = submit(workers=2, steps=STEPS, save_every=10, **SLOW)
+    follow(broken, until=at_step(14))
+    pod = next(pod for pod in broken.state().pods if explain.rank_of(pod) == victim)
+    for pid in processes_of_pod(cluster, pod["metadata"]["name"]):
+        os.kill(pid, signal.SIGKILL)
+    follow(broken)
+    follow(unbroken)
+    numbers = broken.metrics()
+    assert numbers["steps"] == STEPS and numbers["finished"] and numbers["restarts"] == 1
+    assert numbers["lost_steps"] <= 10
+    assert train.largest_difference(broken.records(), unbroken.records()) < 1e-6
+
+
+def test_a_worker_that_raises_shows_its_rank_and_its_last_lines(submit: Submit, tmp_path: Path) -> None:
+    text = (Path(train.__file__).parent / "worker.py").read_text()
+    line = "    loss, data_ready = gradients(step)\n"
+    assert line in text
+    bug = '    if step == 3 and rank == 1:\n        raise ValueError("a bug of mine")\n'
+    (tmp_path / "mine.py").write_text(text.replace(line, bug + line))
+    run = submit(workers=2, steps=STEPS, script=tmp_path / "mine.py", restarts=0)
+    with pytest.raises(train.TrainingFailed) as raised:
+        follow(run)
+    assert "Rank 1 failed" in str(raised.value) and "ValueError: a bug of mine" in str(raised.value)
+    assert "Rank 0 failed" not in str(raised.value), "its peer's end is a consequence, not the cause"
+
+
+def test_a_wrong_configuration_fails_the_job_at_once_without_a_retry(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import os\nprint('wrong colour', flush=True)\nos._exit(64)\n")
+    run = submit(workers=1, script=tmp_path / "mine.py", restarts=3)
+    with pytest.raises(train.TrainingFailed, match="configuration is wrong"):
+        follow(run)
+    assert "wrong colour" in run.explain() and len(run.state().pods) == 1
+
+
+def test_one_worker_more_than_there_are_gpus_waits_and_says_why(submit: Submit, api: Api) -> None:
+    job = train.describe(**{**SMALL, "workers": 4, "gpus_per_worker": 1})
+    predicted = train.fit.preflight(job, api)
+    assert (predicted.start, predicted.possible, predicted.fits) == (3, 3, False)
+    run = submit(workers=4, gpus_per_worker=1)
+    until(lambda: "waits for 1 GPU; the cluster has 3" in run.explain())
+    phases = [pod["status"]["phase"] for pod in run.state().pods]
+    until(lambda: len([pod for pod in run.state().pods if pod["status"]["phase"] == "Running"]) == 3)
+    assert len(phases) == 4 and f"{run.name}-0" in run.explain(), "who holds the GPUs is named"
+
+
+def test_a_run_goes_on_with_fewer_workers_and_the_same_loss(submit: Submit) -> None:
+    unbroken = submit(workers=2, steps=STEPS)
+    run = submit(workers=2, steps=STEPS, save_every=5, min_workers=1, **SLOW)
+    follow(run, until=at_step(8))
+    run.resize(1)
+    follow(run)
+    follow(unbroken)
+    last = run.records()
+    assert run.state().workers == 1 and [one["world"] for one in last if one["kind"] == "header"][-1] == 1
+    assert train.largest_difference(last, unbroken.records()) < 1e-5
+
+
+def test_an_interrupted_submit_leaves_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api.core, "create_namespaced_service", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runs.submit(train.describe(**SMALL, name="interrupted"), api)
+    until(lambda: not objects(api, "interrupted"))
+
+
+def test_names_that_are_taken_or_unknown_get_a_clear_answer(submit: Submit, api: Api) -> None:
+    submit(workers=1, steps=2, name="taken")
+    with pytest.raises(KitError, match="Delete it first"):
+        submit(workers=1, name="taken")
+    with pytest.raises(KitError, match="there is: taken"):
+        runs.get_run("unknown", api)
+
+
+def test_following_survives_a_killed_control_plane(
+    own_cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    use(own_cluster, monkeypatch)
+    run = runs.submit(train.describe(**SMALL, workers=2, steps=STEPS, **SLOW), Api())
+    follow(run, until=at_step(5))
+    os.kill(own_cluster.pid("control-plane"), signal.SIGKILL)
+    numbers = follow(run).metrics()
+    assert numbers["finished"] and numbers["restarts"] == 0, "the Pods never noticed"
+    assert len([one for one in run.records() if one["kind"] == "step"]) == 2 * STEPS
+
+
+def test_the_train_command_writes_numbers_records_and_figures(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {name: value for name, value in SMALL.items() if name != "gpus_per_worker"}
+    assert train_command(2, 1, "tiny", STEPS, tmp_path, as_json=True, **small) == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert printed == written and printed["tokens_per_s"] > 0 and printed["world_size"] == 2
+    assert len(train.load(tmp_path / "records.jsonl")) > 2 * STEPS
+    assert (tmp_path / "throughput.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("wrong", [(0, 1, "tiny", None), (2, 1, "huge", None), (2, 1, "tiny", 0), (9, 1, "tiny", None)])
+def test_bad_input_to_the_train_command_is_one_line_and_exit_code_2(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[int, int, str, int | None]
+) -> None:
+    assert train_command(*wrong, tmp_path) == 2
+    said = capsys.readouterr()
+    assert len(said.err.strip().splitlines()) == 1 and not said.out
