@@ -189,13 +189,12 @@ def test_a_pod_without_a_node_has_an_empty_log_and_nothing_to_exec_in(here: Name
 
 
 def test_following_a_log_ends_with_the_container(here: Namespace) -> None:
-    script = "echo first; while [ ! -e /tmp/go-$POD ]; do sleep 0.1; done; rm /tmp/go-$POD; echo last"
-    marked = container("c", "sh", "-c", script, env=[{"name": "POD", "value": f"kit-test-{os.getpid()}"}])
-    here.apply(pod("follow", marked, restartPolicy="Never"))
+    script = "echo first; until [ -e go ]; do sleep 0.1; done; echo last"
+    here.apply(pod("follow", container("c", "sh", "-c", script), restartPolicy="Never"))
     here.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/follow", "--timeout=60s")
     with here.start("logs", "-f", "follow", stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout.readline() == "first\n"
-        Path(f"/tmp/go-kit-test-{os.getpid()}").touch()
+        here.kubectl("exec", "follow", "--", "touch", "go")
         assert following.stdout.readline() == "last\n"
         assert following.wait(60) == 0
 
@@ -259,9 +258,8 @@ def test_run_attaches_to_the_new_pod_and_returns_its_exit_code(here: Namespace) 
 def test_cp_copies_into_a_container_and_back(here: Namespace, tmp_path: Path) -> None:
     payload = random.Random(5).randbytes(1 << 20)
     (tmp_path / "there").write_bytes(payload)
-    copy = tmp_path / "in-the-pod"
-    here.kubectl("cp", "-c", "b", str(tmp_path / "there"), f"two:{copy}")
-    here.kubectl("cp", "-c", "b", f"two:{copy}", str(tmp_path / "back"))
+    here.kubectl("cp", "-c", "b", str(tmp_path / "there"), "two:copied")
+    here.kubectl("cp", "-c", "b", "two:copied", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == payload
 
 
