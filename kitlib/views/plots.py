@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -70,8 +69,8 @@ def rollout(loop: RequestLoop, title: str = "") -> Picture:
         Requests per second by version, failures apart, and the loop's marks as labelled lines.
     """
     answers, failed = list(loop.answers), len(loop.failed)
-    width = _bin_width(loop.duration)
-    bins = max(1, math.ceil(loop.duration / width))
+    bins = _bins(loop.duration, len(answers))
+    width = max(loop.duration, 0.1) / bins
     figure, axes = _axes(3.4)
     floor = [0.0] * bins
     for row, (version, number) in enumerate(loop.counts("version").items()):
@@ -81,7 +80,7 @@ def rollout(loop: RequestLoop, title: str = "") -> Picture:
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.3)
     _marks(axes, loop.marks, top)
-    axes.set_xlim(0, max(width, loop.duration))
+    axes.set_xlim(0, width * bins)
     axes.set_xlabel("time since the loop began (s)")
     axes.set_ylabel("requests per second (1/s)")
     axes.set_title(title or f"{len(answers) - failed} requests answered, {failed} failed", loc="left")
@@ -98,9 +97,9 @@ def _rollout_words(loop: RequestLoop, answers: list[Answer], failed: int) -> str
     return "; ".join(parts) + "."
 
 
-def _bin_width(duration: float) -> float:
-    """Return a round width that gives about 60 bins."""
-    return next((width for width in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if duration / width <= 60), 60.0)
+def _bins(duration: float, answers: int) -> int:
+    """Return how many bins of equal width to draw: 60 at most, of eight answers or more, none under 0.1 s."""
+    return max(1, min(60, answers // 8, int(duration / 0.1)))
 
 
 def _rates(answers: list[Answer], version: str | None, width: float, bins: int) -> list[float]:
