@@ -68,6 +68,7 @@ def _container(container: Object, host_network: bool) -> None:
             port["hostPort"] = port.get("hostPort") or port["containerPort"]
     for variable in container.get("env") or ():
         _field_ref((variable.get("valueFrom") or {}).get("fieldRef"))
+        _divisor((variable.get("valueFrom") or {}).get("resourceFieldRef"))
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if name in container:
             _probe(container[name])
@@ -79,6 +80,11 @@ def _container(container: Object, host_network: bool) -> None:
 def _field_ref(ref: Object | None) -> None:
     if ref is not None:
         ref["apiVersion"] = ref.get("apiVersion") or "v1"
+
+
+def _divisor(ref: Object | None) -> None:
+    if ref is not None:
+        ref["divisor"] = ref.get("divisor") or "0"
 
 
 def _http_get(action: Object | None) -> None:
@@ -112,6 +118,7 @@ def _volume(volume: Object) -> None:
     projected = (volume.get("projected") or {}).get("sources") or ()
     for item in _items(volume.get("downwardAPI"), *(source.get("downwardAPI") for source in projected)):
         _field_ref(item.get("fieldRef"))
+        _divisor(item.get("resourceFieldRef"))
     for source in projected:
         if "serviceAccountToken" in source:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)

@@ -31,7 +31,11 @@ _TIME, _MICRO_TIME = f"{_APIMACHINERY}.apis.meta.v1.Time", f"{_APIMACHINERY}.api
 _INT_OR_STRING_TEXT = "IntOrString is a type that can hold an int32 or a string."
 _QUANTITY_TEXT = "Quantity is a fixed-point representation of a number, such as 100m, 1.5 or 1Gi."
 _NAMED: dict[str, Object] = {
-    _INT_OR_STRING: {"description": _INT_OR_STRING_TEXT, "type": "string", "format": "int-or-string"},
+    _INT_OR_STRING: {
+        "description": _INT_OR_STRING_TEXT,
+        "format": "int-or-string",
+        "oneOf": [{"type": "integer"}, {"type": "string"}],
+    },
     _QUANTITY: {"description": _QUANTITY_TEXT, "oneOf": [{"type": "string"}, {"type": "number"}]},
     _TIME: {"description": "Time in RFC 3339.", "type": "string", "format": "date-time"},
     _MICRO_TIME: {"description": "Time in RFC 3339 with microseconds.", "type": "string", "format": "date-time"},
@@ -153,11 +157,10 @@ def _add_model(schemas: Object, name: str, kind: Kind) -> None:
 def _property(field: Field, text: str, kind: Kind) -> Object:
     """Return the schema of one field."""
     schema = _type_schema(field.type, kind)
-    if not text:
-        text = next((models.descriptions(name)[0] for name in _models_in(field.type)), "")
     if "$ref" in schema:
         schema = {"allOf": [schema], "default": {}}
-    schema = {"description": text, **schema}
+    if text:
+        schema["description"] = text
     if field.merge_key:
         schema["x-kubernetes-patch-merge-key"] = field.merge_key
     if field.merge_key or field.set or field.retain_keys:

@@ -173,7 +173,8 @@ def test_an_update_takes_the_fields_that_it_changes():
 
 def test_an_update_that_removes_a_field_removes_its_owners():
     live = created("kubectl-create", replicas=2)
-    new = updated(live, "kubectl-edit", spec={name: value for name, value in live["spec"].items() if name != "replicas"})
+    spec = {name: value for name, value in live["spec"].items() if name != "replicas"}
+    new = updated(live, "kubectl-edit", spec=spec)
     assert owners(new, REPLICAS) == []
 
 
@@ -201,7 +202,9 @@ def test_managed_fields_that_a_user_moves_to_another_manager_count():
     assert obj["spec"]["replicas"] == 7
 
 
-@pytest.mark.parametrize("entries", [[{}], [{"manager": "x", "fieldsV1": {"f:spec": 5}}], [{"manager": "x", "fieldsV1": "y"}]])
+@pytest.mark.parametrize(
+    "entries", [[{}], [{"manager": "x", "fieldsV1": {"f:spec": 5}}], [{"manager": "x", "fieldsV1": "y"}]]
+)
 def test_managed_fields_that_are_none_are_forgotten(entries):
     live = created()
     new = copy.deepcopy(live)

@@ -1,5 +1,7 @@
 """JSON merge, JSON and strategic merge patches."""
 
+# ruff: noqa: E501 (Kubernetes' messages and rows are long)
+
 import copy
 import random
 
@@ -14,7 +16,10 @@ DEPLOYMENTS = lookup("deployments.apps")
 
 def deployment(**spec):
     containers = [{"name": "a", "image": "a:1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "b:1"}]
-    return {"metadata": {"name": "d", "finalizers": ["x"]}, "spec": {"template": {"spec": {"containers": containers}}, **spec}}
+    return {
+        "metadata": {"name": "d", "finalizers": ["x"]},
+        "spec": {"template": {"spec": {"containers": containers}}, **spec},
+    }
 
 
 def containers(doc):
@@ -79,7 +84,9 @@ def test_a_list_with_patch_replace_is_replaced():
 
 
 def test_an_object_with_patch_replace_is_replaced():
-    result = patch.strategic_merge_patch(DEPLOYMENTS, deployment(replicas=1), {"spec": {"$patch": "replace", "paused": True}})
+    result = patch.strategic_merge_patch(
+        DEPLOYMENTS, deployment(replicas=1), {"spec": {"$patch": "replace", "paused": True}}
+    )
     assert result["spec"] == {"paused": True}
 
 
@@ -90,7 +97,10 @@ def test_env_merges_inside_containers():
 
 def test_set_element_order_orders_and_keeps_what_only_the_server_has():
     doc = {"spec": {"template": {"spec": {"containers": [{"name": name} for name in "abcd"]}}}}
-    change = {"$setElementOrder/containers": [{"name": "d"}, {"name": "a"}], "containers": [{"name": "d", "image": "x"}]}
+    change = {
+        "$setElementOrder/containers": [{"name": "d"}, {"name": "a"}],
+        "containers": [{"name": "d", "image": "x"}],
+    }
     assert [item["name"] for item in containers(merge_pod(doc, **change))] == ["b", "c", "d", "a"]
 
 
@@ -140,7 +150,11 @@ def test_nothing_but_api_errors_comes_out_of_any_patch():
 
     for _ in range(3000):
         change, doc = value(6), deployment()
-        for apply in (patch.json_merge_patch, patch.json_patch, lambda d, p: patch.strategic_merge_patch(DEPLOYMENTS, d, p)):
+        for apply in (
+            patch.json_merge_patch,
+            patch.json_patch,
+            lambda d, p: patch.strategic_merge_patch(DEPLOYMENTS, d, p),
+        ):
             try:
                 apply(doc, change)
             except ApiError as error:

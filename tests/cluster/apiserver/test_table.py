@@ -1,5 +1,7 @@
 """What `kubectl get` shows: columns, the STATUS of a Pod, ages."""
 
+# ruff: noqa: E501 (Kubernetes' messages and rows are long)
+
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -22,7 +24,9 @@ def cells(resource, wide=False, age=5, **obj):
     found = table(kind, [obj], "Metadata", NOW, {})
     row = found["rows"][0]["cells"]
     assert len(row) == len(found["columnDefinitions"])
-    return [cell for cell, column in zip(row, found["columnDefinitions"], strict=True) if wide or not column["priority"]]
+    return [
+        cell for cell, column in zip(row, found["columnDefinitions"], strict=True) if wide or not column["priority"]
+    ]
 
 
 def headers(resource, wide=False):
@@ -77,7 +81,9 @@ def test_columns_are_described():
 
 def test_rows_carry_metadata_the_object_or_nothing():
     obj = {"kind": "Pod", "metadata": {"name": "x", "labels": {"a": "b"}}}
-    rows = {include: table(lookup("pods"), [obj], include, NOW, {})["rows"][0] for include in ("Metadata", "Object", "None")}
+    rows = {
+        include: table(lookup("pods"), [obj], include, NOW, {})["rows"][0] for include in ("Metadata", "Object", "None")
+    }
     assert rows["Metadata"]["object"]["kind"] == "PartialObjectMetadata"
     assert rows["Metadata"]["object"]["metadata"] == obj["metadata"]
     assert rows["Object"]["object"] is obj

@@ -1,5 +1,7 @@
 """What the API server refuses with 422, in Kubernetes' words."""
 
+# ruff: noqa: E501 (Kubernetes' messages and rows are long)
+
 import copy
 import random
 
@@ -66,7 +68,7 @@ def test_problems_come_in_the_order_of_kubernetes():
         spec__template__spec__containers=[{"name": "c"}],
     )
     assert found == [
-        "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric"
+        'metadata.name: Invalid value: "Bad_Name": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric'
         " characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for"
         r" validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
         'spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`',
@@ -230,7 +232,12 @@ def changed(text, **changes):
 @pytest.mark.parametrize(
     ("text", "changes", "field", "part"),
     [
-        (DEPLOYMENT, {"spec__selector": {"matchLabels": {"app": "web", "x": "y"}}}, "spec.selector", "field is immutable"),
+        (
+            DEPLOYMENT,
+            {"spec__selector": {"matchLabels": {"app": "web", "x": "y"}}},
+            "spec.selector",
+            "field is immutable",
+        ),
         (JOB, {"spec__completions": 5}, "spec.completions", "field is immutable"),
         (JOB, {"spec__template__spec__containers__0__image": "x"}, "spec.template", "field is immutable"),
         (POD, {"spec__containers__0__command": ["x"]}, "spec", "pod updates may not change fields other than"),
@@ -282,7 +289,11 @@ def test_nothing_but_api_errors_comes_out_of_any_object():
     for round_ in range(6000):
         kind = KINDS[round_ % len(KINDS)]
         obj = {name: value(7) for name in ("spec", "data", "rules", "limits")}
-        obj |= {"metadata": {"name": "x", "uid": "u", "labels": value(1)}, "apiVersion": kind.api_version, "kind": kind.kind}
+        obj |= {
+            "metadata": {"name": "x", "uid": "u", "labels": value(1)},
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+        }
         obj = {name: item for name, item in obj.items() if item is not None}
         try:
             schema.decode(kind, obj, draw.choice(["Warn", "Ignore"]))
