@@ -27,8 +27,8 @@ Object = dict[str, Any]
 
 APPLICATION_ID = 0x6B697473
 SCHEMA_VERSION = 1
-HISTORY = 4096
-"""How many of the latest events stay: a watch may start from any of them."""
+HISTORY = 1000
+"""How many of the latest events stay at least, as in kine: a watch may start from any of them."""
 _CHECKPOINT_EVERY = 2000
 
 _SCHEMA = """
@@ -325,7 +325,7 @@ class Store:
 
     def _housekeep(self) -> None:
         self._pending += 1
-        if len(self._events) >= 2 * self._history:
+        if len(self._events) >= 1.5 * self._history:
             self.compact(self._events[-self._history].revision - 1)
         if self._pending >= _CHECKPOINT_EVERY:
             self._pending = 0

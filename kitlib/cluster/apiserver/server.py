@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from ipaddress import ip_address
 from typing import Any
 
 import orjson
@@ -44,10 +45,15 @@ class APIServer:
         config: As given.
         rest: Reads and writes objects.
         authenticator: Knows the bearer tokens.
+
+    Raises:
+        ValueError: `config.host` is not a loopback address.
     """
 
     def __init__(self, config: ClusterConfig, store: Store) -> None:
-        """Make certificates where there are none, and the objects that every cluster has."""
+        """Make certificates where there are none."""
+        if not ip_address(config.host).is_loopback:
+            raise ValueError(f"{config.host} is no loopback address: the API can run commands, so it stays here")
         self.config = config
         self.rest = REST(store, config)
         tls.ensure_certificates(config.pki)

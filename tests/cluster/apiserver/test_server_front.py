@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -93,6 +94,14 @@ async def test_the_server_listens_on_loopback_with_a_certificate_of_the_clusters
     with pytest.raises(ssl.SSLError):
         ssl_context = ssl.create_default_context()
         await asyncio.open_connection("127.0.0.1", api.config.port, ssl=ssl_context)
+
+
+def test_an_address_that_others_can_reach_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    for host in ("0.0.0.0", "192.168.1.10", "::"):
+        with pytest.raises(ValueError, match="no loopback address"):
+            APIServer(replace(config_of(tmp_path), host=host), store)
+    store.close()
 
 
 def test_keys_are_private_and_certificates_outlive_a_restart(tmp_path: Path) -> None:
