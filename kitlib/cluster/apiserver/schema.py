@@ -24,6 +24,8 @@ from kitlib.cluster.client import ApiError, Object
 MAX_DEPTH = 100
 """Deepest nesting of lists and objects that a request may have."""
 
+_META = "V1ObjectMeta"
+
 Path = tuple[Any, ...]
 """Where a value stands: `(parent path, field name or index)`; empty at the top."""
 
@@ -313,6 +315,8 @@ def unknown_fields(kind: Kind, obj: Any) -> list[str]:
     if type(obj) is dict and too_deep(obj):
         raise DecodeError(f"json: exceeded max depth of {MAX_DEPTH}")
     unknown: list[str] = []
+    if models.load(kind.model) is None and type(obj) is dict:
+        _struct(_META, "")(obj.setdefault("metadata", {}), ((), "metadata"), unknown)
     _struct(kind.model, "")(obj, (), unknown)
     return [f'unknown field "{name}"' for name in unknown]
 

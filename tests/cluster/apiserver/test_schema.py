@@ -1,5 +1,7 @@
 """Strict decoding: unknown fields, wrong types, canonical forms."""
 
+# ruff: noqa: E501 (Kubernetes' messages and rows are long)
+
 import copy
 import json
 import random
