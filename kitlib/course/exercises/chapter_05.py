@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kitlib.course.exercise import exercise
+from kitlib.course.exercise import NotAttempted, exercise
 from kitlib.course.look import BOOTCAMP, deployment, endpoints, is_ready, pods, require, require_available, service
 
 
@@ -20,7 +20,10 @@ from kitlib.course.look import BOOTCAMP, deployment, endpoints, is_ready, pods, 
 )
 def three_replicas(cluster: Any, answer: Any) -> str:
     """The app has three available replicas."""
-    require_available(deployment(cluster, BOOTCAMP), 3)
+    found = deployment(cluster, BOOTCAMP)
+    if found.spec.replicas == 2:
+        raise NotAttempted(f"`{BOOTCAMP}` still asks for the 2 replicas that the text left it with.")
+    require_available(found, 3)
     nodes = {pod.spec.node_name for pod in pods(cluster, f"app={BOOTCAMP}")}
     return f"Three Pods on {len(nodes)} node(s)."
 
@@ -40,6 +43,8 @@ def lost_service(cluster: Any, answer: Any) -> str:
     found = service(cluster, "lost")
     behind = endpoints(cluster, "lost")
     ready = {pod.status.pod_ip for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)}
+    if found.spec.selector == {"app": "kubernetes-bootkamp"} and not behind:
+        raise NotAttempted("`lost` is as your colleague left it.")
     require(behind, f"`lost` selects {found.spec.selector}, and no ready Pod carries these labels.")
     require(ready, f"No Pod of `{BOOTCAMP}` is ready: scale it up first.")
     require(behind == ready, f"`lost` leads to {len(behind)} Pod(s); {len(ready)} of the app are ready.")

@@ -44,11 +44,14 @@ def seen(cluster: Any, answer: Any) -> str:
     hints=[
         "The controller creates what is missing and deletes what is too much. What about a Service that is *wrong*?",
         "For each name in both `wanted` and `owned`, compare the port, and write the wanted spec if it differs.",
-        "`core.patch_namespaced_service(name, namespace, wanted[name])`. Then start the controller again.",
+        "`core.patch_namespaced_service(name, namespace, wanted[name], _content_type=...)` with the content type "
+        "`application/merge-patch+json` puts the wanted list of ports in place of the old one. (Without it, Kubernetes "
+        "would add the new port to the list.) Then start the controller again, and look into its log.",
     ],
     solution='extra = """\n'
     "    for name in wanted.keys() & owned:\n"
-    "        core.patch_namespaced_service(name, namespace, wanted[name])\n"
+    '        kind = "application/merge-patch+json"\n'
+    "        core.patch_namespaced_service(name, namespace, wanted[name], _content_type=kind)\n"
     '"""\n'
     'path = cluster.folder / "reconcile.py"\n'
     'path.write_text(path.read_text().rstrip() + "\\n" + extra)\n'
