@@ -30,9 +30,7 @@ _PROTECTED = ("default", "kube-system", "kube-public")
 _POLICIES = {"Foreground": "foregroundDeletion", "Orphan": "orphan", "Background": ""}
 
 
-def delete(
-    rest: REST, kind: Kind, namespace: str, name: str, asked: Object, options: WriteOptions
-) -> Object:
+def delete(rest: REST, kind: Kind, namespace: str, name: str, asked: Object, options: WriteOptions) -> Object:
     """Delete an object, or mark it when something must happen before.
 
     Args:
@@ -109,10 +107,7 @@ def _check_preconditions(kind: Kind, entry: Entry, asked: Object) -> None:
     wanted, meta = asked.get("preconditions") or {}, entry.obj["metadata"]
     for field, name in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         if wanted.get(field) and wanted[field] != meta[field]:
-            why = (
-                f"Precondition failed: {name} in precondition: {wanted[field]}, "
-                f"{name} in object meta: {meta[field]}"
-            )
+            why = f"Precondition failed: {name} in precondition: {wanted[field]}, {name} in object meta: {meta[field]}"
             raise errors.conflict(kind, entry.name, why)
 
 

@@ -214,10 +214,7 @@ VERSION: Mapping[str, str] = {
 def paths() -> list[str]:
     """Return the list at `/`."""
     versions = {
-        path
-        for kind in SERVED
-        if kind.group
-        for path in (f"/apis/{kind.group}", f"/apis/{kind.group}/{kind.version}")
+        path for kind in SERVED if kind.group for path in (f"/apis/{kind.group}", f"/apis/{kind.group}/{kind.version}")
     }
     fixed = ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
     return ["/api", "/api/v1", "/apis", *sorted(versions), *fixed]

@@ -62,9 +62,7 @@ def _root(request: web.BaseRequest, core: bool, server: str) -> web.StreamRespon
     return _tagged(request, body, content_type, etag, "public")
 
 
-def _tagged(
-    request: web.BaseRequest, body: bytes, content_type: str, etag: str, cache: str
-) -> web.StreamResponse:
+def _tagged(request: web.BaseRequest, body: bytes, content_type: str, etag: str, cache: str) -> web.StreamResponse:
     headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": cache, "Content-Type": content_type}
     if request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers=headers)

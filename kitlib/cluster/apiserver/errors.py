@@ -78,9 +78,7 @@ def method_not_allowed() -> ApiError:
 
 def not_acceptable() -> ApiError:
     """406: no encoding that the client accepts."""
-    return ApiError(
-        status(406, "NotAcceptable", f"only the following media types are accepted: {MEDIA_TYPES}", {})
-    )
+    return ApiError(status(406, "NotAcceptable", f"only the following media types are accepted: {MEDIA_TYPES}", {}))
 
 
 def already_exists(kind: Kind, name: str) -> ApiError:

@@ -42,9 +42,7 @@ def _query(text: str) -> Mapping[str, str]:
     return dict(reversed(parse_qsl(text, keep_blank_values=True))) if text else {}
 
 
-def answer(
-    body: bytes, code: int = 200, as_yaml: bool = False, warnings: Iterable[str] = ()
-) -> web.Response:
+def answer(body: bytes, code: int = 200, as_yaml: bool = False, warnings: Iterable[str] = ()) -> web.Response:
     """Return a response with the headers that every answer has."""
     headers = CIMultiDict(
         {
@@ -143,9 +141,7 @@ class Handlers:
             return answer(encode(_table(kind, objects, query, meta, wanted), wanted.yaml), as_yaml=wanted.yaml)
         return answer(_encode_list(kind, entries, meta, wanted), as_yaml=wanted.yaml)
 
-    def _get_one(
-        self, info: RequestInfo, kind: Kind, query: Mapping[str, str], wanted: Accepted
-    ) -> web.StreamResponse:
+    def _get_one(self, info: RequestInfo, kind: Kind, query: Mapping[str, str], wanted: Accepted) -> web.StreamResponse:
         if info.subresource == "scale":
             scale = subresources.get_scale(self._rest, kind, info.namespace, info.name)
             return answer(encode(scale, wanted.yaml), as_yaml=wanted.yaml)
@@ -194,9 +190,7 @@ class Handlers:
         expected = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}.get(info.subresource)
         obj = decode_object(body, media_type(request.headers.get("Content-Type", "")), expected or kind.kind)
         tokens, namespace = self._server.authenticator, info.namespace
-        made = subresources.post(
-            self._rest, tokens, user, kind, namespace, info.name, obj, options, info.subresource
-        )
+        made = subresources.post(self._rest, tokens, user, kind, namespace, info.name, obj, options, info.subresource)
         return made, 201
 
     def _put(
@@ -215,13 +209,9 @@ class Handlers:
         content_type = media_type(request.headers.get("Content-Type", ""))
         patch = decode_patch(body, content_type)
         if info.subresource == "scale":
-            scale = subresources.set_scale(
-                self._rest, kind, info.namespace, info.name, patch, options, content_type
-            )
+            scale = subresources.set_scale(self._rest, kind, info.namespace, info.name, patch, options, content_type)
             return scale, 200
-        new, created = self._rest.patch(
-            kind, info.namespace, info.name, patch, content_type, options, info.subresource
-        )
+        new, created = self._rest.patch(kind, info.namespace, info.name, patch, content_type, options, info.subresource)
         return new, 201 if created else 200
 
     def _delete(
@@ -358,4 +348,3 @@ def _encoded(kind: Kind, change: Change, wanted: Accepted, query: Mapping[str, s
     if line is None:
         line = change.event.encoded[change.type] = _line(change.type, change.entry.json)
     return line
-

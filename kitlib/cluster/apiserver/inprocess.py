@@ -38,9 +38,7 @@ class InProcessClient:
     def _options(self) -> WriteOptions:
         return WriteOptions(field_manager=self._user.name, field_validation="Ignore")
 
-    async def get(
-        self, resource: str, name: str, namespace: str | None = None, *, subresource: str = ""
-    ) -> Object:
+    async def get(self, resource: str, name: str, namespace: str | None = None, *, subresource: str = "") -> Object:
         """See `Client.get`."""
         kind = _kind(resource)
         if subresource == "scale":
@@ -167,5 +165,3 @@ def _copied(obj: Any) -> Any:
         return copy(obj)
     except (TypeError, ValueError) as error:
         raise errors.bad_request(f"not a JSON value: {error}") from error
-
-

@@ -53,9 +53,7 @@ def check_name(obj: Object, namespace: str, name: str) -> None:
     """
     meta = obj.setdefault("metadata", {})
     if (meta.setdefault("name", name) or name) != name:
-        raise errors.bad_request(
-            f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
-        )
+        raise errors.bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
     if namespace and meta.setdefault("namespace", namespace) != namespace:
         raise errors.bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"

@@ -46,9 +46,7 @@ class Kind:
     def __post_init__(self) -> None:
         """Compute the names that every request needs."""
         object.__setattr__(self, "_resource", f"{self.plural}.{self.group}" if self.group else self.plural)
-        object.__setattr__(
-            self, "_api_version", f"{self.group}/{self.version}" if self.group else self.version
-        )
+        object.__setattr__(self, "_api_version", f"{self.group}/{self.version}" if self.group else self.version)
 
     @property
     def api_version(self) -> str:

@@ -161,9 +161,7 @@ class REST:
         obj["metadata"].pop("managedFields", None)
         return versions.from_storage(kind, self.insert(stored, namespace, obj, options))
 
-    def insert(
-        self, kind: Kind, namespace: str, obj: Object, options: WriteOptions, managed: Any = None
-    ) -> Object:
+    def insert(self, kind: Kind, namespace: str, obj: Object, options: WriteOptions, managed: Any = None) -> Object:
         """Complete, check and store a new decoded object; `managed` are the managedFields of an apply."""
         meta = obj["metadata"]
         self._check_namespace(kind, namespace, meta)

@@ -126,4 +126,3 @@ def asks_for_more(kind: Kind, new: Object, old: Object, subresource: str) -> boo
     if kind.resource != "deployments.apps":
         return False
     return bool(new["metadata"].get("annotations") != old["metadata"].get("annotations"))
-
