@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,28 +130,80 @@ class Front(Side):
         """Wait for the connection."""
         super().__init__()
         self._proxy, self._port = proxy, service_port
+        self._candidates: Iterator[Endpoint] = iter(())
         self._connecting: asyncio.Task[None] | None = None
+        self._may_retry = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Find an endpoint; nothing is read before."""
         super().connection_made(transport)
+        self._client = (transport.get_extra_info("peername") or ("",))[0]
+        self._candidates = iter(self._port.balancer.candidates(self._client))
         self._connecting = asyncio.ensure_future(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on; from the first on, the endpoint is decided."""
+        self._may_retry = False
+        super().data_received(data)
 
     async def _connect(self) -> None:
         assert self.transport is not None
-        client = (self.transport.get_extra_info("peername") or ("",))[0]
         loop = asyncio.get_running_loop()
-        for endpoint in self._port.balancer.candidates(client):
+        for endpoint in self._candidates:
             try:
                 host, port = await self._proxy.address_of(self._port.namespace, endpoint)
-                _, far = await asyncio.wait_for(loop.create_connection(Side, host, port), CONNECT_TIMEOUT)
+                _, far = await asyncio.wait_for(loop.create_connection(lambda: Back(self), host, port), CONNECT_TIMEOUT)
             except (OSError, asyncio.TimeoutError, ApiError):
                 self._proxy.forget(endpoint)
                 continue
-            self._port.balancer.connected(client, endpoint)
+            self._port.balancer.connected(self._client, endpoint)
             self.join(far)
             return
         reset(self.transport)
+
+    def retry(self) -> bool:
+        """Try the next endpoint instead, once, if the client has not said anything yet; tell whether it is tried."""
+        if not self._may_retry or self.closed.done() or self.transport is None or self.transport.is_closing():
+            return False
+        self._may_retry = False
+        self.peer = None
+        self.transport.pause_reading()
+        self._connecting = asyncio.ensure_future(self._connect())
+        return True
+
+
+class Back(Side):
+    """The connection to an endpoint.
+
+    A Pod that is asked to end closes connections on which it has not been asked anything: such a
+    client is as well served by another Pod, and need not notice.
+    """
+
+    def __init__(self, front: Front) -> None:
+        """Wait for the connection."""
+        super().__init__()
+        self._front = front
+        self._untouched = True
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on."""
+        self._untouched = False
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """See `Side.eof_received`."""
+        return False if self._hand_over() else super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `Side.connection_lost`."""
+        self._hand_over()
+        super().connection_lost(exc)
+
+    def _hand_over(self) -> bool:
+        if not self._untouched or self.peer is None or not self._front.retry():
+            return False
+        self.peer = None
+        return True
 
 
 class Proxy(Controller):

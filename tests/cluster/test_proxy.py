@@ -220,6 +220,25 @@ async def test_an_endpoint_that_refuses_is_passed_over(playground: Playground) -
     pod.close()
 
 
+async def test_a_client_that_has_said_nothing_moves_on_when_its_pod_hangs_up(playground: Playground) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    leaving = await asyncio.start_server(hang_up, f"127.{BLOCK}.1.12", 0)
+    pod = await pod_that_says("staying", f"127.{BLOCK}.1.13", port_of(leaving))
+    address = (await playground.service("web"))["spec"]["clusterIP"]
+    await playground.endpoints("web", *((f"127.{BLOCK}.1.{number}", port_of(leaving)) for number in (12, 13)))
+    await until(lambda: say(address, 8080))
+    for _ in range(4):
+        reader, writer = await asyncio.open_connection(address, 8080)
+        late = asyncio.get_running_loop().call_later(0.1, lambda w=writer: (w.write(b"hi"), w.write_eof()))
+        assert await reader.read() == b"staying hi"
+        late.cancel()
+        writer.close()
+    leaving.close()
+    pod.close()
+
+
 async def test_an_established_connection_outlives_its_endpoint_and_its_service(playground: Playground) -> None:
     pod = await pod_that_says("pod", f"127.{BLOCK}.1.7")
     address = (await playground.service("web"))["spec"]["clusterIP"]

@@ -14,6 +14,7 @@ HOST = os.environ.get("HOSTNAME", "localhost")
 BODY = f"Hello Kubernetes bootcamp! | Running on: {HOST} | v={os.environ.get('APP_VERSION', '1')}\n".encode()
 HEADERS = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n"
 LIMIT = 65536
+PATIENCE = 0.2
 
 
 def log(text: str) -> None:
@@ -31,7 +32,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         """Start with nothing."""
-        self.sock, self.inbox, self.outbox, self.closing = sock, b"", b"", False
+        self.sock, self.inbox, self.outbox, self.closing, self.served = sock, b"", b"", False, False
 
     def requests(self) -> "list[bytes]":
         """Take every whole request received so far; return their first lines."""
@@ -46,6 +47,7 @@ class Client:
             self.inbox = rest[length:]
             self.closing = b"connection: close" in lines or lines[0].endswith(b"http/1.0")
             found.append(lines[0])
+        self.served = self.served or bool(found)
         self.closing = self.closing or len(self.inbox) > LIMIT
         return found
 
@@ -73,7 +75,7 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM, then until the last answer is out."""
         while self.clients or not self.ending:
-            for key, mask in self.selector.select():
+            for key, mask in self.selector.select(PATIENCE if self.ending else None) or self.give_up():
                 if key.fileobj is self.listener:
                     self.accept()
                 elif key.fileobj == self.wake:
@@ -82,14 +84,21 @@ class Server:
                     self.exchange(key.data, mask)
 
     def end(self) -> None:
-        """Accept no more; drop connections without a request."""
+        """Accept what waits and then no more; answer what has been asked; wait a moment for a new client's request."""
         if not self.ending:
+            self.accept()
             self.ending = True
             self.selector.unregister(self.listener)
             self.listener.close()
             self.selector.unregister(self.wake)
-            for client in [client for client in self.clients if not client.outbox and not client.inbox]:
-                self.close(client)
+            for client in list(self.clients):
+                self.exchange(client, selectors.EVENT_READ)
+
+    def give_up(self) -> "list[tuple[selectors.SelectorKey, int]]":
+        """Drop new connections on which no request has come."""
+        for client in [client for client in self.clients if not client.outbox]:
+            self.close(client)
+        return []
 
     def accept(self) -> None:
         """Take every connection that waits."""
@@ -114,7 +123,7 @@ class Server:
             pass
         except OSError:
             return self.close(client)
-        if not client.outbox and (client.closing or self.ending):
+        if not client.outbox and (client.closing or (self.ending and client.served)):
             return self.close(client)
         self.selector.modify(client.sock, selectors.EVENT_WRITE if client.outbox else selectors.EVENT_READ, client)
 
