@@ -85,7 +85,7 @@ def normalize(reference: str) -> str:
         upper = re.fullmatch(r"[\w./:@-]+", reference) and reference.lower() != reference
         why = "repository name must be lowercase" if upper else "invalid reference format"
         raise InvalidImageName(f'couldn\'t parse image name "{reference}": {why}')
-    name = match["name"]
+    name = match["name"].removeprefix("docker.io/").removeprefix("index.docker.io/")
     first, slash, _ = name.partition("/")
     if not slash:
         name = f"docker.io/library/{name}"

@@ -85,7 +85,7 @@ class ContainerWorker:
         self._pull_delay: float | None = None
         self._image: images.Image | None = None
         self._ready = self._started = False
-        self._records: set[str] = set()
+        self._records: list[str] = []
         self._exit = asyncio.Event()
         self._probes: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -98,7 +98,7 @@ class ContainerWorker:
     def adopt(self, records: list[Record], old: Object | None) -> None:
         """Take over runs that the runtime knows, or learn from the last status that they are gone."""
         records = sorted(records, key=lambda r: int(r["labels"]["attempt"]))
-        self._records = {record["id"] for record in records}
+        self._records = [record["id"] for record in records]
         if old is not None:
             self.attempt = int(old.get("restartCount", 0)) if _ran(old) else -1
             self._last = (old.get("lastState") or {}).get("terminated")
@@ -270,6 +270,7 @@ class ContainerWorker:
         labels = {"pod": self._facts.pod["metadata"]["uid"], "container": self.name, "attempt": str(attempt)}
         request.update(id=self.id, labels=labels, cpus=devices.cores(gpus))
         self._event("Normal", "Created", "Container created")
+        await self.forget(keep=2)
         try:
             record = await self._facts.node.runtime.call("start", container=request)
         except RuntimeFailure as error:
@@ -287,7 +288,7 @@ class ContainerWorker:
         self._ended = self._waiting = None
         self.attempt = attempt
         self.id = uuid.uuid4().hex + uuid.uuid4().hex
-        self._records.add(self.id)
+        self._records.append(self.id)
         self._exit.clear()
         self._exact_end = 0.0
 
@@ -456,13 +457,16 @@ class ContainerWorker:
         message = containers.termination_message(self._facts.surroundings(), self.spec, attempt, failed)
         return {**ended, "message": message} if message else ended
 
-    async def forget(self) -> None:
-        """Have the runtime forget all runs."""
-        for container in self._records:
+    async def forget(self, keep: int = 0) -> None:
+        """Have the runtime forget all runs but the newest; logs of forgotten runs go, too."""
+        while len(self._records) > keep:
             try:
-                await self._facts.node.runtime.call("remove", id=container)
+                await self._facts.node.runtime.call("remove", id=self._records.pop(0))
             except RuntimeFailure:
                 continue
+        for log in (self._facts.folder / "logs" / self.name).glob("*.log*"):
+            if int(log.name.partition(".")[0]) <= self.attempt - keep:
+                log.unlink()
 
     # --- the status
 

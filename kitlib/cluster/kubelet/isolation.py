@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUTS = 0x04000000
@@ -50,19 +51,27 @@ def _unshare() -> None:
 
 @lru_cache
 def namespaces_work() -> bool:
-    """Tell whether this process may give its children mount and UTS namespaces, by trying it once."""
+    """Tell whether this process may give its children what a container needs, by trying all of it once."""
     if sys.platform != "linux":
         return False
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _unshare()
-            _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
-            _mount("tmpfs", "/tmp", "tmpfs", 0, "size=64k")
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0
+    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
+        for name in ("dev", "tmp", "root", "volume"):
+            os.mkdir(f"{folder}/{name}")
+        pid = os.fork()
+        if pid == 0:
+            _try_everything(folder)
+        return os.waitpid(pid, 0)[1] == 0
+
+
+def _try_everything(folder: str) -> NoReturn:
+    """In a forked child: enter namespaces with a volume at a place that does not exist; exit 0 if that works."""
+    try:
+        binds = [[f"{folder}/volume", "/kit-probe/volume", True]]
+        spec = {"hostname": "probe", "binds": binds, "staging": folder, "tmp": f"{folder}/volume", "keep": [folder]}
+        enter_new(spec)
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def mode(configured: str) -> str:

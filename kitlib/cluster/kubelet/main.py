@@ -53,7 +53,6 @@ class Kubelet:
         self._runtime = RuntimeClient(config.node_dir, self._exited)
         self.pods = PodManager(self._runtime)
         self._devices = Devices(config)
-        self._status = node_status.NodeStatus(client, config, self._devices)
         self._records: list[Record] = []
         self._pod_informer = Informer(client, "pods", field_selector=f"spec.nodeName={config.name}")
         self._node_informer = Informer(client, "nodes", field_selector=f"metadata.name={config.name}")
@@ -61,6 +60,7 @@ class Kubelet:
         self._names = Names(client, self._services, self._names_changed)
         self._objects: dict[tuple[str, str], Informer] = {}
         self._recorder = EventRecorder(client, "kubelet", config.name)
+        self._status = node_status.NodeStatus(client, config, self._devices, self._recorder)
         self._tasks: list[asyncio.Task[None]] = []
         self.node = self._make_node()
 
@@ -98,8 +98,7 @@ class Kubelet:
         self._pod_informer.add_handler(self._on_pod)
         self._records = []
         self._tasks.append(asyncio.create_task(self._status.run()))
-        reference = {"apiVersion": "v1", "kind": "Node", "name": self._config.name, "uid": self._config.name}
-        self._recorder.event(reference, "Normal", "Starting", "Starting kubelet.")
+        self._status.event("Starting", "Starting kubelet.")
 
     async def _register(self, port: int) -> Object:
         """Register; an API server that is still starting is waited for."""
@@ -193,8 +192,13 @@ async def serve(config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await server.start()
-    await kubelet.start(server.port)
-    await stopped.wait()
+    waiter = asyncio.ensure_future(stopped.wait())
+    starting = asyncio.ensure_future(kubelet.start(server.port))
+    await asyncio.wait([starting, waiter], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        await waiter
+    starting.cancel()
     await kubelet.stop()
     await server.stop()
     await client.close()

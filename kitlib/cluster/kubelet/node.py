@@ -81,6 +81,7 @@ class PodFacts:
     _objects: dict[tuple[str, str], Object | None] = field(default_factory=dict)
     _claims: dict[str, Object] = field(default_factory=dict)
     _tokens: dict[str, str] = field(default_factory=dict)
+    _released: bool = False
 
     @property
     def namespace(self) -> str:
@@ -121,17 +122,23 @@ class PodFacts:
         """Return what a restarted kubelet must know of the Pod."""
         return {"ip": self.ip, "port_map": self.port_map, "gpus": self.gpus}
 
-    def restore(self, checkpoint: Object) -> None:
-        """Take back what `checkpoint` returned."""
+    def restore(self, checkpoint: Object, hold: bool) -> None:
+        """Take back what `checkpoint` returned; a Pod that has ended holds neither address nor GPUs."""
         self.ip = checkpoint["ip"]
         self.port_map = {int(port): local for port, local in checkpoint["port_map"].items()}
         self.gpus = checkpoint["gpus"]
+        self._released = not hold
+        if self._released:
+            return
         self.node.addresses.keep(self.ip)
         for container, gpus in self.gpus.items():
             self.node.devices.keep(f"{self.pod['metadata']['uid']}/{container}", gpus)
 
     def release(self) -> None:
-        """Give back address and GPUs."""
+        """Give back address and GPUs, once."""
+        if self._released:
+            return
+        self._released = True
         if not self.pod["spec"].get("hostNetwork"):
             self.node.addresses.release(self.ip)
         self.node.devices.release(self.pod["metadata"]["uid"])

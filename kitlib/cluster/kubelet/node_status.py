@@ -21,6 +21,7 @@ from kitlib.cluster import images
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kitlib.cluster.clock import rfc3339, rfc3339_micro
 from kitlib.cluster.config import KUBERNETES_VERSION, NodeConfig
+from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.kubelet.admission import MAX_PODS
 from kitlib.cluster.kubelet.devices import RESOURCE, Devices
 
@@ -134,10 +135,12 @@ class NodeStatus:
         client: The API.
         config: The node.
         devices: Its GPUs.
+        recorder: Records Events about the Node.
     """
 
-    def __init__(self, client: Client, config: NodeConfig, devices: Devices) -> None:
+    def __init__(self, client: Client, config: NodeConfig, devices: Devices, recorder: EventRecorder) -> None:
         """Nothing is written yet."""
+        self._recorder = recorder
         self._client, self._config, self._devices, self._port = client, config, devices, 0
         self._node: Object | None = None
         self._lease_exists = False
@@ -162,6 +165,8 @@ class NodeStatus:
         """Write the status; conditions that have not changed keep their times of transition."""
         node = await self._client.get("nodes", self._config.name)
         old = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or []}
+        if (old.get("Ready") or {}).get("status") != "True":
+            self.event("NodeReady", f"Node {self._config.name} status is now: NodeReady")
         wanted = status(self._config, self._devices, self._port)
         for condition in wanted["conditions"]:
             before = old.get(condition["type"])
@@ -170,6 +175,11 @@ class NodeStatus:
         return await self._client.patch(
             "nodes", self._config.name, {"status": wanted}, subresource="status", content_type=STRATEGIC_MERGE_PATCH
         )
+
+    def event(self, reason: str, message: str) -> None:
+        """Record an Event about the Node; its uid is its name, as kubelets have it."""
+        reference = {"apiVersion": "v1", "kind": "Node", "name": self._config.name, "uid": self._config.name}
+        self._recorder.event(reference, "Normal", reason, message)
 
     def observe(self, kind: str, _: Object | None, node: Object) -> None:
         """Take the newest object of the Node, from a watch."""

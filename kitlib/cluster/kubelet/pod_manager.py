@@ -165,7 +165,7 @@ class PodManager:
         return worker.state if worker else None
 
     def _find(self, namespace: str, pod: str) -> PodWorker | None:
-        for worker in self._workers.values():
+        for worker in reversed(self._workers.values()):  # a new Pod may bear the name of one that is ending
             metadata = worker.state.pod["metadata"]
             if (metadata["namespace"], metadata["name"]) == (namespace, pod) and not worker.done:
                 return worker

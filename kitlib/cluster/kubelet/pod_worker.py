@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from kitlib.cluster.client import ApiError
 from kitlib.cluster.clock import parse_time, rfc3339
 from kitlib.cluster.kubelet import containers, status, volumes
@@ -134,7 +136,8 @@ class PodWorker:
     def _adopt(self, records: list[Record]) -> None:
         checkpoint = self.folder / "checkpoint.json"
         if checkpoint.exists():
-            self._facts.restore(json.loads(checkpoint.read_text()))
+            ended = (self.state.pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+            self._facts.restore(json.loads(checkpoint.read_text()), hold=not ended)
             self._publish_address()
             self._admitted = True
         old = self.state.pod.get("status") or {}
@@ -159,6 +162,9 @@ class PodWorker:
                 delay = await self._sync()
             except ApiError as error:
                 log.warning("%s: %s", self.state.pod["metadata"]["name"], error)
+                delay = _RETRY_SECONDS
+            except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
+                log.info("%s: %s", self.state.pod["metadata"]["name"], error)
                 delay = _RETRY_SECONDS
             except Exception:
                 log.exception("%s", self.state.pod["metadata"]["name"])
@@ -240,7 +246,7 @@ class PodWorker:
     async def _finish(self) -> None:
         """A Pod that succeeded, failed or was rejected: end what still runs, free what it held."""
         await self._stop_all(self._grace())
-        self.node.devices.release(self.uid)
+        self._facts.release()
 
     async def _terminate(self) -> None:
         """A Pod that is being deleted: stop its containers, say so, remove it."""

@@ -1,0 +1,187 @@
+"""The container runtime on its own: processes, logs, and the lifeline that nothing survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kitlib.cluster.kubelet import cri_log
+from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ExecFailed
+from kitlib.cluster.kubelet.runtime_client import RuntimeClient, RuntimeFailure
+
+from .conftest import GENEROUS, RuntimeProcess, until
+
+
+class Runtime:
+    """A runtime process and a client of it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.process = RuntimeProcess(home)
+        self.exits: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def connect(self) -> list[dict[str, Any]]:
+        self.client = RuntimeClient(self.home / "nodes" / "node-1", self.exits.put_nowait)
+        return await self.client.connect()
+
+    async def start(self, name: str, command: str, **options: Any) -> dict[str, Any]:
+        spec = {"id": name, "labels": {}, "argv": ["sh", "-c", command], "env": {"PATH": os.environ["PATH"]}}
+        spec.update({"cwd": "/", "log": str(self.home / f"{name}.log"), **options})
+        return await self.client.call("start", container=spec)
+
+    async def exit(self) -> dict[str, Any]:
+        return await asyncio.wait_for(self.exits.get(), GENEROUS)
+
+    def log(self, name: str) -> list[str]:
+        return [line.split(" ", 1)[1] for line in (self.home / f"{name}.log").read_text().splitlines()]
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    made = Runtime(tmp_path)
+    await made.connect()
+    yield made
+    await made.client.close()
+    if made.process.process.poll() is None:
+        assert made.process.power_off() == []
+
+
+async def test_output_is_logged_by_line_and_stream_and_the_rest_as_a_partial_line(runtime: Runtime) -> None:
+    await runtime.start("a", "echo one; echo two >&2; printf three")
+    await runtime.exit()
+    assert sorted(runtime.log("a")) == ["stderr F two", "stdout F one", "stdout P three"]
+
+
+async def test_an_exit_is_pushed_with_code_signal_and_times(runtime: Runtime) -> None:
+    await runtime.start("a", "exit 3")
+    record = await runtime.exit()
+    assert (record["id"], record["running"], record["exit_code"], record["signal"]) == ("a", False, 3, 0)
+    assert record["started_at"] < record["finished_at"]
+    await runtime.start("b", "kill -TERM $$")
+    record = await runtime.exit()
+    assert (record["exit_code"], record["signal"]) == (143, 15)
+
+
+async def test_records_outlive_their_client(runtime: Runtime) -> None:
+    await runtime.start("a", "exit 4")
+    await runtime.exit()
+    await runtime.start("b", "sleep 1000")
+    await runtime.client.close()
+    records = {record["id"]: record for record in await runtime.connect()}
+    assert records["a"]["exit_code"] == 4
+    assert records["b"]["running"]
+
+
+async def test_a_command_that_does_not_exist_is_refused_in_runcs_words(runtime: Runtime) -> None:
+    with pytest.raises(RuntimeFailure, match=r'exec: "nosuch": executable file not found in \$PATH'):
+        await runtime.start("a", "", argv=["nosuch"])
+    with pytest.raises(RuntimeFailure, match="stat /no/such: no such file or directory"):
+        await runtime.start("b", "", argv=["/no/such"])
+    with pytest.raises(RuntimeFailure, match=r'chdir to cwd \("/nowhere"\)'):
+        await runtime.start("c", "true", cwd="/nowhere")
+
+
+async def test_a_cut_lifeline_kills_every_tree_at_once(runtime: Runtime) -> None:
+    await runtime.start("a", "trap '' TERM HUP; setsid sh -c 'sleep 1000 & sleep 1000' & sleep 1000")
+    process = psutil.Process(runtime.process.process.pid)
+
+    async def grown() -> bool:
+        return len(process.children(recursive=True)) >= 4
+
+    await until(grown)
+    assert runtime.process.power_off() == []
+
+
+async def test_kill_reaches_processes_that_left_the_session(runtime: Runtime) -> None:
+    await runtime.start("a", "setsid sleep 1000 & sleep 1000")
+    process = psutil.Process(runtime.process.process.pid)
+
+    async def grown() -> bool:
+        return len(process.children(recursive=True)) >= 3
+
+    await until(grown)
+    await runtime.client.call("kill", id="a")
+    assert (await runtime.exit())["exit_code"] == 137
+
+    async def nothing_left() -> bool:
+        return not process.children()
+
+    await until(nothing_left)
+
+
+async def test_containers_die_with_a_runtime_that_is_killed(runtime: Runtime) -> None:
+    record = await runtime.start("a", "exec sleep 1000")
+    container = psutil.Process(record["pid"])
+    runtime.process.process.kill()
+    await asyncio.to_thread(container.wait, GENEROUS)
+
+
+async def test_a_full_log_is_rotated_once(runtime: Runtime) -> None:
+    await runtime.start("a", f"head -c {3 * cri_log.MAX_SIZE} /dev/zero | tr '\\0' x | fold -w 1000")
+    await runtime.exit()
+    for name in ("a.log", "a.log.1"):
+        assert 0 < (runtime.home / name).stat().st_size <= cri_log.MAX_SIZE
+    assert not (runtime.home / "a.log.2").exists()
+
+
+async def test_exec_tells_output_and_exit_code(runtime: Runtime) -> None:
+    await runtime.start("a", "sleep 1000", env={"PATH": os.environ["PATH"], "A": "b"})
+    process = await runtime.client.exec("a", ["sh", "-c", "cat; echo $A >&2; exit 6"], {}, stdin=True, tty=False)
+    process.stdin.write(b"in")
+    process.stdin.close()
+    assert (await process.stdout.read(), await process.stderr.read(), await process.wait()) == (b"in", b"b\n", 6)
+    process.kill()
+
+
+async def test_exec_with_a_terminal_has_its_size(runtime: Runtime) -> None:
+    await runtime.start("a", "sleep 1000")
+    process = await runtime.client.exec("a", ["sh", "-c", "read go; stty size"], {}, stdin=True, tty=True)
+    process.resize(33, 77)
+    process.stdin.write(b"go\n")
+    assert (await process.stdout.read()).split()[-2:] == [b"33", b"77"]
+    assert await process.wait() == 0
+    process.kill()
+
+
+async def test_an_execd_process_ends_when_its_client_goes(runtime: Runtime) -> None:
+    record = await runtime.start("a", "sleep 1000")
+    process = await runtime.client.exec("a", ["sh", "-c", "echo $$; exec sleep 1000"], {}, stdin=False, tty=False)
+    child = psutil.Process(int(await process.stdout.readline()))
+    process.kill()
+    await asyncio.to_thread(child.wait, GENEROUS)
+    assert psutil.pid_exists(record["pid"])
+
+
+async def test_exec_needs_a_running_container_and_a_command_that_exists(runtime: Runtime) -> None:
+    await runtime.start("a", "sleep 1000")
+    with pytest.raises(ExecFailed, match="executable file not found"):
+        await runtime.client.exec("a", ["nosuch"], {}, stdin=False, tty=False)
+    with pytest.raises(ContainerNotRunning):
+        await runtime.client.exec("nobody", ["true"], {}, stdin=False, tty=False)
+
+
+async def test_a_container_with_a_terminal_can_be_attached_to(runtime: Runtime) -> None:
+    await runtime.start("a", "read x; stty size; echo got $x", tty=True, stdin=True)
+    process = await runtime.client.attach("a", stdin=True, tty=True)
+    process.resize(11, 22)
+    process.stdin.write(b"this\n")
+    output = await process.stdout.read()
+    assert b"11 22" in output and b"got this" in output
+    assert await process.wait() == 0
+    process.kill()
+
+
+async def test_stats_count_the_whole_tree(runtime: Runtime) -> None:
+    await runtime.start("a", "sleep 1000 & sleep 1000")
+
+    async def counted() -> bool:
+        used = await runtime.client.call("stats")
+        return used["a"][1] > 0
+
+    await until(counted)
