@@ -138,8 +138,10 @@ def _add_model(schemas: Object, name: str, kind: Kind) -> None:
         schemas[key] = {"type": "object"}
         return
     own, texts = models.descriptions(name)
-    schema: Object = {"description": own, "type": "object"}
+    schema: Object = {"type": "object"}
     schemas[key] = schema
+    if name == kind.model:
+        schema["description"] = own
     schema["properties"] = {
         field.name: _property(field, texts.get(field.name, ""), kind) for field in model.fields.values()
     }
@@ -155,8 +157,9 @@ def _add_model(schemas: Object, name: str, kind: Kind) -> None:
 
 
 def _property(field: Field, text: str, kind: Kind) -> Object:
-    """Return the schema of one field."""
+    """Return the schema of one field; the client describes a field that holds a model at the model alone."""
     schema = _type_schema(field.type, kind)
+    text = text or next((models.descriptions(name)[0] for name in _models_in(field.type)), "")
     if "$ref" in schema:
         schema = {"allOf": [schema], "default": {}}
     if text:

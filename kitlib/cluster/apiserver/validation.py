@@ -197,15 +197,15 @@ def validate_update(kind: Kind, new: Object, old: Object) -> list[Cause]:
         Causes, as `validate_create`.
     """
     found = FieldErrors()
-    check = _UPDATE.get(kind.kind)
     if kind.kind == "Event":
         return found
     if new["metadata"] != old["metadata"]:
         _check_metadata(found, kind, new["metadata"])
-    if check is not None:
-        check(found, new, old)
-    create = _CREATE.get(kind.kind)
-    unchanged = all(new.get(name) == old.get(name) for name in {*new, *old} - {"metadata", "status"})
-    if create is not None and not unchanged and not (kind.kind == "Pod" and found):
+    if all(new.get(name) == old.get(name) for name in {*new, *old} - {"metadata", "status"}):
+        return found
+    create, update = _CREATE.get(kind.kind), _UPDATE.get(kind.kind)
+    if create is not None:
         create(found, new)
+    if update is not None:
+        update(found, new, old)
     return found

@@ -303,9 +303,11 @@ def _comparable(template: Object, suspended: bool) -> Object:
 def job_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse changes of a Job that has begun."""
     spec, before = new["spec"], old["spec"]
-    elastic = spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")
-    if not elastic:
+    if spec.get("completionMode") != "Indexed":
         _immutable(found, spec, before, "completions")
+    elif spec.get("completions") not in (before.get("completions"), spec.get("parallelism")):
+        text = "can only be modified in tandem with spec.parallelism"
+        found.invalid("spec.completions", spec.get("completions"), text)
     _immutable(found, spec, before, "selector")
     not_started = bool(before.get("suspend")) and not (old.get("status") or {}).get("startTime")
     templates = [each.get("template") or {} for each in (spec, before)]
