@@ -227,8 +227,8 @@ class Lab:
             if time.monotonic() > deadline:
                 raise AssertionError(f"did not happen: {what or check}")
             if isinstance(self.clock, FakeClock):
-                await settle()
-                await asyncio.sleep(0.002)
+                await self.clock.advance(0.001)  # what met a conflict tries again
+                await asyncio.sleep(0.001)
             else:
                 await asyncio.sleep(0.005)
 
