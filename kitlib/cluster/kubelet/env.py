@@ -7,6 +7,7 @@ passes into a container but what its programs need to run (see `base`).
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import sys
@@ -49,38 +50,51 @@ def base(image_bin: str = "") -> dict[str, str]:
     return env
 
 
-def service_variables(services: Iterable[Object], namespace: str) -> dict[str, str]:
-    """Return the variables of the Services of a namespace and of `default/kubernetes`, as Docker links had them."""
+def service_variables(services: Iterable[Object], namespace: str, host: str = "") -> dict[str, str]:
+    """Return the variables of the Services of a namespace and of `default/kubernetes`, as Docker links had them.
+
+    Args:
+        services: Services of all namespaces.
+        namespace: The Pod's namespace, or empty for none.
+        host: The one address that all Services share in `single` loopback mode; else empty.
+    """
     env: dict[str, str] = {}
     for service in services:
         metadata, spec = service["metadata"], service["spec"]
         kubernetes = (metadata["namespace"], metadata["name"]) == ("default", "kubernetes")
         ip = spec.get("clusterIP") or "None"
         if ip != "None" and (kubernetes or metadata["namespace"] == namespace):
-            env.update(_variables_of(metadata["name"].upper().replace("-", "_"), ip, spec.get("ports") or []))
+            name = metadata["name"].upper().replace("-", "_")
+            env.update(_variables_of(name, host or ip, spec.get("ports") or [], _port_map(service)))
     return env
 
 
-def _variables_of(name: str, ip: str, ports: list[Object]) -> dict[str, str]:
+def _port_map(service: Object) -> Mapping[str, int]:
+    """Return the ports that could not be bound and which port stands for each (annotation `kit/port-map`)."""
+    text = (service["metadata"].get("annotations") or {}).get("kit/port-map")
+    try:
+        return dict(json.loads(text)) if text else {}
+    except (ValueError, TypeError):
+        return {}
+
+
+def _variables_of(name: str, ip: str, ports: list[Object], mapped: Mapping[str, int]) -> dict[str, str]:
     if not ports:
         return {f"{name}_SERVICE_HOST": ip}
-    first = ports[0]
-    env = {f"{name}_SERVICE_HOST": ip, f"{name}_SERVICE_PORT": str(first["port"])}
-    for port in ports:
+    numbers = [str(mapped.get(str(port["port"]), port["port"])) for port in ports]
+    protocols = [port.get("protocol", "TCP") for port in ports]
+    env = {f"{name}_SERVICE_HOST": ip, f"{name}_SERVICE_PORT": numbers[0]}
+    for port, number in zip(ports, numbers):  # noqa: B905
         if port.get("name"):
-            env[f"{name}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}"] = str(port["port"])
-    env[f"{name}_PORT"] = _url(first, ip)
-    for port in ports:
-        prefix = f"{name}_PORT_{port['port']}_{port.get('protocol', 'TCP')}"
-        env[prefix] = _url(port, ip)
-        env[f"{prefix}_PROTO"] = port.get("protocol", "TCP").lower()
-        env[f"{prefix}_PORT"] = str(port["port"])
+            env[f"{name}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}"] = number
+    env[f"{name}_PORT"] = f"{protocols[0].lower()}://{ip}:{numbers[0]}"
+    for port, number, protocol in zip(ports, numbers, protocols):  # noqa: B905
+        prefix = f"{name}_PORT_{port['port']}_{protocol}"
+        env[prefix] = f"{protocol.lower()}://{ip}:{number}"
+        env[f"{prefix}_PROTO"] = protocol.lower()
+        env[f"{prefix}_PORT"] = number
         env[f"{prefix}_ADDR"] = ip
     return env
-
-
-def _url(port: Object, ip: str) -> str:
-    return f"{port.get('protocol', 'TCP').lower()}://{ip}:{port['port']}"
 
 
 def declared(container: Object, pod: Object, surroundings: Mapping[str, str], lookup: Lookup) -> dict[str, str]:

@@ -217,6 +217,7 @@ class PodFacts:
         """Return what a container's start needs to know of the Pod."""
         links = self.pod["spec"].get("enableServiceLinks", True)
         services = self.node.services.list() if links else self.node.services.list("default")
+        shared = "127.0.0.1" if self.node.config.cluster.loopback == "single" else ""
         return Surroundings(
             self.node.config,
             self._with_address(),
@@ -226,7 +227,7 @@ class PodFacts:
             self.node.isolation,
             self.port_map,
             self.volumes,
-            env.service_variables(services, self.namespace if links else ""),
+            env.service_variables(services, self.namespace if links else "", shared),
             self.node.names(self.namespace),
         )
 

@@ -133,6 +133,14 @@ def test_services_of_the_namespace_and_kubernetes_are_variables() -> None:
     assert not [name for name in found if name.startswith(("OTHER", "HEADLESS"))]
 
 
+def test_where_all_share_one_address_a_services_variables_name_its_mapped_port() -> None:
+    metadata = {"name": "web", "namespace": "shop", "annotations": {"kit/port-map": '{"80": 41000}'}}
+    service = {"metadata": metadata, "spec": {"clusterIP": "127.1.128.2", "ports": [{"port": 80}]}}
+    found = env.service_variables([service], "shop", "127.0.0.1")
+    assert (found["WEB_SERVICE_HOST"], found["WEB_SERVICE_PORT"]) == ("127.0.0.1", "41000")
+    assert found["WEB_PORT_80_TCP"] == "tcp://127.0.0.1:41000"
+
+
 @pytest.mark.parametrize(
     ("text", "rewritten"),
     [
