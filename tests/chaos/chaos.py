@@ -1,7 +1,7 @@
 """Random SIGKILLs under load, and whether everything ends as it was asked for.
 
-For so many minutes, control plane, nodes and containers are killed at random while a Deployment is updated over and over,
-another is scaled at random, Jobs are created and ConfigMaps are written. Afterwards: desired equals actual, no
+For so many minutes, control plane, nodes and containers are killed at random while a Deployment is updated over and
+over, another is scaled at random, Jobs are created and ConfigMaps are written. Afterwards: desired equals actual, no
 acknowledged write is lost, no process is left over.
 
     python tests/chaos/chaos.py --minutes 10     one JSON object; exit code 1 when something does not hold

@@ -1,0 +1,313 @@
+"""Malformed and hostile requests to the API server and the kubelets, and what became of them.
+
+    python tests/fuzz/fuzz.py --requests 100000     one JSON object; exit code 1 when something does not hold
+
+Every answer must be below 500, but for 503 (no endpoints, no backend) and 501; the server must go on answering and its
+memory must not grow without bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import random
+import shutil
+import ssl
+import string
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import EmbeddedCluster, environment
+
+CLIENTS = 16
+ALLOWED_5XX = {501, 503, 504}
+WORDS = [
+    "",
+    "pods",
+    "deployments",
+    "..",
+    "%2e%2e",
+    "%00",
+    "a" * 300,
+    "status",
+    "log",
+    "exec",
+    "proxy",
+    "scale",
+    "💥",
+    "%ff",
+]
+GROUPS = ["", "apps", "batch", "nosuch", "metrics.k8s.io", "coordination.k8s.io", "%2f", "rbac.authorization.k8s.io"]
+VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "get", "BREW"]
+TYPES = [
+    *["application/json"] * 6,
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/merge-patch+json",
+    "application/json-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "text/plain",
+    "application/json; charset=utf-16",
+    "",
+    "\x00",
+]
+QUERIES = [
+    "watch=1&timeoutSeconds=1",
+    "labelSelector=a in (",
+    "labelSelector=%zz",
+    "fieldSelector=metadata.nosuch=1",
+    "limit=-1",
+    "limit=99999999999999999999",
+    "continue=%%%",
+    "resourceVersion=-5",
+    "resourceVersion=abc&watch=1&timeoutSeconds=1",
+    "dryRun=Some",
+    "fieldValidation=Nope",
+    "fieldManager=" + "m" * 500,
+    "pretty=maybe",
+    "gracePeriodSeconds=-1",
+    "propagationPolicy=Sideways",
+    "tailLines=-3&sinceSeconds=x",
+    "command=" + "x" * 3000,
+    "sendInitialEvents=true&watch=1&timeoutSeconds=1",
+]
+
+
+@dataclass
+class Fuzzer:
+    """A source of hostile requests with a fixed order for a seed.
+
+    Attributes:
+        random: Source of every choice.
+        token: A right token; half of the requests carry it, the rest none, a wrong or a broken one.
+        codes: How often each status code was answered; 0 means that the connection was closed.
+        wrong: Requests whose answer may not be.
+    """
+
+    random: random.Random
+    token: str
+    codes: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def request(self) -> bytes:
+        """Return the bytes of one request."""
+        makers: list[Callable[[], bytes]] = [self._rest, self._rest, self._rest, self._upgrade, self._broken_http]
+        return self.random.choice(makers)()
+
+    def _rest(self) -> bytes:
+        body = self._body()
+        headers = [f"Content-Type: {self.random.choice(TYPES)}", f"Content-Length: {len(body)}"]
+        return self._head(self.random.choice(VERBS), self._path(), headers) + body
+
+    def _head(self, verb: str, path: str, headers: list[str]) -> bytes:
+        lines = [f"{verb} {path} HTTP/1.1", "Host: x", "Connection: close", *headers]
+        token = self.random.choice([self.token] * 8 + ["wrong", "\xff", "a" * 5000])
+        if self.random.random() < 0.9:
+            lines.append(f"Authorization: {self.random.choice(['Bearer', 'Bearer', 'Bearer', 'Basic', ''])} {token}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogatepass")
+
+    def _path(self) -> str:
+        group = self.random.choice(GROUPS)
+        parts = ["", "apis", group, self.random.choice(["v1", "v1beta1", "v0"])] if group else ["", "api", "v1"]
+        if self.random.random() < 0.7:
+            parts += ["namespaces", self.random.choice(["default", "fuzz", "kube-system", *WORDS])]
+        parts.append(self.random.choice(["pods", "configmaps", "services", "nodes", "jobs", "deployments", *WORDS]))
+        parts += self.random.choices(["x", "web", *WORDS], k=self.random.randint(0, 3))
+        query = "&".join(self.random.choices(QUERIES, k=self.random.randint(0, 2))).replace(" ", "+")
+        return "/".join(parts).replace(" ", "%20") + (f"?{query}" if query else "")
+
+    def _body(self) -> bytes:
+        kind = self.random.randrange(8)
+        if kind == 0:
+            return self.random.randbytes(self.random.randint(0, 400))
+        if kind == 1:
+            return b"k8s\x00" + self.random.randbytes(self.random.randint(0, 200))
+        if kind == 2:
+            depth = self.random.choice([50, 5000, 200_000])
+            return b'{"a":' * depth if self.random.random() < 0.5 else b"[" * depth
+        if kind == 3:
+            return b"&a [*a, *a, *a, *a]\n" * self.random.randint(1, 50)
+        return self._mutated_object()
+
+    def _mutated_object(self) -> bytes:
+        kind, version = self.random.choice(
+            [("Pod", "v1"), ("ConfigMap", "v1"), ("Service", "v1"), ("Job", "batch/v1"), ("Deployment", "apps/v1")]
+        )
+        names = ["a", "b-" + str(self.random.randrange(50)), "A_B", "", None, 7, "x" * 260, "../x"]
+        obj = {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"name": self.random.choice(names), "labels": self._value(2), "annotations": self._value(1)},
+            self.random.choice(["spec", "data", "status", "nosuch"]): self._value(4),
+        }
+        text = json.dumps(obj)
+        if self.random.random() < 0.3:
+            cut = self.random.randrange(len(text))
+            text = text[:cut] + self.random.choice(["", "\x00", "\ud800", "}", '"', "1e999"]) + text[cut:]
+        return text.encode("utf-8", "surrogatepass")
+
+    def _value(self, depth: int) -> object:
+        keys = ["containers", "replicas", "selector", "template", "ports", "name", "image", "matchLabels", "x", ""]
+        leaf = [None, True, -1, 2**70, 1.5, "", "1Gi", "x" * 400, [], {}, "\u0000", "\U0001f4a5"]
+        choice = self.random.random()
+        if depth == 0 or choice < 0.4:
+            return self.random.choice(leaf)
+        if choice < 0.6:
+            return [self._value(depth - 1) for _ in range(self.random.randint(0, 3))]
+        return {self.random.choice(keys): self._value(depth - 1) for _ in range(self.random.randint(0, 3))}
+
+    def _upgrade(self) -> bytes:
+        target = self.random.choice(["exec?command=ls&stdout=1", "attach?stdin=1", "portforward?ports=1", "proxy/"])
+        path = f"/api/v1/namespaces/default/pods/{self.random.choice(['web', 'target', '..'])}/{target}"
+        upgrade, protocol = self.random.choice(
+            [
+                ("websocket", "Sec-WebSocket-Protocol: v5.channel.k8s.io"),
+                ("websocket", "Sec-WebSocket-Protocol: nonsense"),
+                ("SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io"),
+                ("SPDY/3.1", ""),
+                ("nonsense", ""),
+            ]
+        )
+        key = base64.b64encode(self.random.randbytes(self.random.choice([16, 3]))).decode()
+        headers = [
+            f"Upgrade: {upgrade}",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {key}",
+            "Sec-WebSocket-Version: 13",
+        ]
+        head = self._head(self.random.choice(["GET", "POST"]), path, [*headers, *([protocol] if protocol else [])])
+        return head + self.random.randbytes(self.random.randint(0, 300))
+
+    def _broken_http(self) -> bytes:
+        junk = "".join(self.random.choices(string.printable, k=self.random.randint(1, 200))).encode()
+        head = self._head("POST", "/api/v1/namespaces/default/configmaps", ["Transfer-Encoding: chunked"])
+        return self.random.choice(
+            [
+                junk,
+                self.random.randbytes(200),
+                head + b"ffffffff\r\n{",
+                head + b"-1\r\n",
+                b"GET / HTTP/9.9\r\n\r\n",
+                b"GET " + b"/a" * 40_000 + b" HTTP/1.1\r\n\r\n",
+                b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+                self._head("POST", "/api/v1/namespaces", ["Content-Length: 99999999"]) + b"{",
+                self._head("POST", "/api/v1/namespaces", ["Content-Length: -1"]),
+            ]
+        )
+
+    async def send(self, host: str, port: int, context: ssl.SSLContext, request: bytes) -> None:
+        """Send one request, sometimes slowly or only in part, and judge the answer."""
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        try:
+            cut = self.random.random() < 0.1
+            writer.write(request[: self.random.randrange(len(request) + 1)] if cut else request)
+            if self.random.random() < 0.2:
+                writer.transport.abort()
+                self.codes[0] += 1
+                return
+            line = await asyncio.wait_for(reader.readline(), 0.1 if cut else 2)
+            self._judge(line, request)
+        except (TimeoutError, asyncio.TimeoutError, ConnectionError, ssl.SSLError, ValueError):
+            self.codes[0] += 1
+        finally:
+            writer.transport.abort()
+
+    def _judge(self, line: bytes, request: bytes) -> None:
+        words = line.split()
+        code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+        self.codes[code] += 1
+        if code >= 500 and code not in ALLOWED_5XX:
+            self.wrong.append(f"{line!r} to {request[:600]!r}")
+
+
+async def fuzz(cluster: EmbeddedCluster, requests: int, seed: int) -> dict[str, object]:
+    """Send so many requests to the API server, one in ten to a kubelet.
+
+    Args:
+        cluster: A running cluster with a Pod `target`.
+        requests: How many.
+        seed: Of every choice.
+
+    Returns:
+        Counts of status codes, and memory of the control plane before and after in MiB.
+
+    Raises:
+        AssertionError: A wrong answer, a crash, or memory that grows.
+    """
+    config = json.loads((cluster.home / "cluster.json").read_text())["cluster"]
+    token = json.loads(cluster.kubectl("config", "view", "--raw", "-o", "json").stdout)["users"][0]["user"]["token"]
+    fuzzer = Fuzzer(random.Random(seed), token)
+    context = ssl.create_default_context(cafile=str(cluster.home / "pki" / "ca.crt"))
+    context.check_hostname = False
+    api = (config["host"], config["port"])
+    kubelet = (f"127.{config['block']}.0.1", 10250)
+    before = {p["name"]: p["pid"] for p in cluster.status()["processes"]}
+    left = iter(range(requests))
+
+    async def client() -> None:
+        for number in left:
+            await fuzzer.send(*(kubelet if number % 10 == 0 else api), context, fuzzer.request())
+
+    warm = requests // 5
+    left = iter(range(warm))
+    await asyncio.gather(*[client() for _ in range(CLIENTS)])
+    start = memory(before["control-plane"])
+    left = iter(range(requests - warm))
+    await asyncio.gather(*[client() for _ in range(CLIENTS)])
+    end = memory(before["control-plane"])
+    after = {p["name"]: p["pid"] for p in cluster.status()["processes"]}
+    assert before == after, f"processes were restarted: {before} {after}"
+    assert not fuzzer.wrong, f"{len(fuzzer.wrong)} wrong answers, such as {fuzzer.wrong[:3]}"
+    assert end < start * 1.5 + 30, f"the control plane grew from {start} to {end} MiB"
+    return {"seed": seed, "requests": requests, "codes": dict(sorted(fuzzer.codes.items())), "memory_mb": [start, end]}
+
+
+def memory(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
+
+
+def start_target(cluster: EmbeddedCluster) -> None:
+    """Run the Pod that the requests for streams aim at."""
+    container = {"name": "target", "image": "busybox", "command": ["sleep", "3600"]}
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "target"}, "spec": spec})
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/target", "--timeout=60s")
+
+
+def main() -> int:
+    """Fuzz a cluster of its own and print what was seen."""
+    parser = argparse.ArgumentParser(description="Hostile requests.")
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    arguments = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="kit-fuzz-"))
+    cluster = EmbeddedCluster(home, environment(home, home))
+    try:
+        cluster.kit("up", "--nodes", "1")
+        start_target(cluster)
+        print(json.dumps(asyncio.run(fuzz(cluster, arguments.requests, arguments.seed)), indent=1))
+        return 0
+    except AssertionError as error:
+        print(json.dumps({"seed": arguments.seed, "broken": str(error)}, indent=1))
+        shutil.copytree(home / "logs", f"{home}-logs", dirs_exist_ok=True)
+        return 1
+    finally:
+        cluster.kit("down", "--purge", code=None)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
