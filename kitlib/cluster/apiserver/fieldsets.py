@@ -122,12 +122,13 @@ def _tracked(value: Any, shape: Shape) -> bool:
 def _collect(value: Any, shape: Shape) -> Object:
     if not _tracked(value, shape):
         return {}
-    found: Object = {}
-    for name, (item, inner) in _named(value, shape).items():
-        found[name] = _collect(item, inner)
-        if name[0] == "k" and found[name]:
-            found[name]["."] = {}
-    return found
+    if isinstance(value, dict):
+        return {
+            f"f:{name}": _collect(item, shape.child(name)) if isinstance(item, (dict, list)) else {}
+            for name, item in value.items()
+        }
+    inner = _ATOM if shape.keys == ("",) else shape.child("")
+    return {shape.key(item): {".": {}, **fields} if (fields := _collect(item, inner)) else {} for item in value}
 
 
 def _stripped(obj: Object, subresource: str) -> Object:
