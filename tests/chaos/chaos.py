@@ -76,8 +76,7 @@ class Chaos:
 
     def kill_control_plane(self) -> bool:
         """SIGKILL the control plane."""
-        os.kill(self.cluster.pid("control-plane"), signal.SIGKILL)
-        return True
+        return self._kill("control-plane")
 
     def kill_node(self) -> bool:
         """SIGKILL a kubelet, which is a power cut; one node at least stays."""
@@ -85,9 +84,17 @@ class Chaos:
         if len(alive) < 2:
             return False
         name = self.random.choice(alive)
-        os.kill(self.cluster.pid(f"kubelet-{name}"), signal.SIGKILL)
+        if not self._kill(f"kubelet-{name}"):
+            return False
         self.dead[name] = time.monotonic() + self.random.uniform(1, 12)
         return True
+
+    def _kill(self, process: str) -> bool:
+        """SIGKILL one of the cluster's processes; False when it is just down."""
+        pids = [p["pid"] for p in self.cluster.status()["processes"] if p["name"] == process]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return bool(pids)
 
     def revive(self, name: str) -> None:
         """Switch a node on."""
