@@ -9,7 +9,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psutil
@@ -18,6 +18,10 @@ from kitlib.cluster.kubelet.cri_log import LogWriter, timestamp
 from kitlib.cluster.kubelet.spawn import spawn
 
 _CHUNK = 1 << 16
+_KERNEL_LISTS = os.path.exists("/proc/thread-self/children")
+_main_pids: set[int] = set()
+"""Main processes of the containers that run: children of the runtime that are no orphans."""
+
 Selector = selectors.BaseSelector
 
 
@@ -90,6 +94,7 @@ class Container:
             for fd in set(stdio):
                 os.close(fd)
         self.running = True
+        _main_pids.add(self.pid)
         self.started_at = timestamp()
         for fd, stream in self._outputs.items():
             os.set_blocking(fd, False)
@@ -189,6 +194,7 @@ class Container:
     def exited(self, status: int, selector: Selector) -> None:
         """Note the end of the main process, end what it left behind and complete the log."""
         self.running = False
+        _main_pids.discard(self.pid)
         self.exit_code, self.signal = wait_status(status)
         self.finished_at = timestamp()
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -202,15 +208,13 @@ class Container:
         _kill_all(self._members())
 
     def _members(self) -> list[psutil.Process]:
-        try:
-            process = psutil.Process(self.pid)
-            return [process, *process.children(recursive=True), *self._orphans()]
-        except psutil.NoSuchProcess:
-            return self._orphans()
+        orphans = self._orphans()
+        trees = [self.pid, *(orphan.pid for orphan in orphans)]
+        return _processes(pid for tree in trees for pid in [tree, *_descendants(tree)])
 
     def _orphans(self) -> list[psutil.Process]:
         """Processes of this container whose parent died: the subreaper is their parent now."""
-        return [p for p in _own_children() if p.pid != self.pid and self._owns(p)]
+        return [p for p in _processes(set(_children(os.getpid())) - _main_pids) if self._owns(p)]
 
     def _owns(self, process: psutil.Process) -> bool:
         try:
@@ -255,17 +259,33 @@ def _total(processes: list[psutil.Process], measure: Any) -> int:
     return total
 
 
-def _own_children() -> Iterator[psutil.Process]:
-    """Children of this process, from the kernel's own list where there is one (no scan of every process)."""
-    try:
-        with open("/proc/thread-self/children") as file:
-            pids = [int(word) for word in file.read().split()]
-    except OSError:
-        yield from psutil.Process().children()
-        return
+def _processes(pids: Iterable[int]) -> list[psutil.Process]:
+    found = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):
-            yield psutil.Process(pid)
+            found.append(psutil.Process(pid))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Return a process's children, from the kernel's own lists where there are some (no scan of every process)."""
+    if not _KERNEL_LISTS:
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(pid).children()]
+        return []
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += [int(word) for word in file.read().split()]
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    for child in found:  # grows while it is read
+        found += _children(child)
+    return found
 
 
 def _kill_all(processes: list[psutil.Process]) -> None:

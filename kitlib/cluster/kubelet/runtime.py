@@ -20,6 +20,7 @@ import socket
 import struct
 import termios
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,8 +99,15 @@ class Runtime:
                 if mask & selectors.EVENT_WRITE and self._current(key):
                     self._flush(key.data.connection)
                 if mask & selectors.EVENT_READ and self._current(key):
-                    key.data()
-            self._check_memory()
+                    self._call(key.data)
+            self._call(self._check_memory)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Call back; a defect must not end the node's containers."""
+        try:
+            callback()
+        except Exception:
+            traceback.print_exc()
 
     def _current(self, key: selectors.SelectorKey) -> bool:
         """Tell whether an event still means the same file: an earlier one may have closed it."""
