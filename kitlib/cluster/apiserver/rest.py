@@ -287,7 +287,7 @@ class REST:
         options.warnings += schema.decode(kind, body, options.field_validation)
         check_name(body, namespace, name)
         live = versions.from_storage(kind, entry.copy()) if entry else None
-        merged = apply.server_side_apply(kind, live, body, options.field_manager, options.force)
+        merged = apply.server_side_apply(kind, live, body, options.field_manager, options.force, subresource)
         stored, merged = versions.storage(kind), versions.to_storage(kind, merged)
         if entry is None:
             if subresource:

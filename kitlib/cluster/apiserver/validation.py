@@ -21,7 +21,7 @@ from kitlib.cluster.apiserver.fielderrors import (
     qualified_name,
 )
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.validation_pod import check_pod_spec, check_resources
+from kitlib.cluster.apiserver.validation_pod import check_pod_spec
 from kitlib.cluster.client import Object
 
 Cause = dict[str, str]
@@ -103,19 +103,6 @@ def _pod_update(found: FieldErrors, new: Object, old: Object) -> None:
 
 def _gates_added(spec: Object, before: Object) -> bool:
     return any(gate not in (before.get("schedulingGates") or ()) for gate in spec.get("schedulingGates") or ())
-
-
-def check_pod_resize(new: Object, old: Object) -> list[Cause]:
-    """Return what is wrong with a write to a Pod's `resize` subresource, which may change resources alone."""
-    found = FieldErrors()
-    stripped = [
-        [{**container, "resources": {}} for container in pod["spec"].get("containers") or ()] for pod in (new, old)
-    ]
-    if stripped[0] != stripped[1]:
-        found.forbidden("spec", "only cpu and memory resources are mutable")
-    for index, container in enumerate(new["spec"].get("containers") or ()):
-        check_resources(found, container.get("resources") or {}, f"spec.containers[{index}].resources")
-    return found
 
 
 _CREATE: dict[str, Callable[[FieldErrors, Object], None]] = {
