@@ -53,7 +53,7 @@ async def talk(request):
 app = web.Application()
 app.add_routes([web.get("/page", page), web.get("/away", away), web.get("/talk", talk)])
 app.router.add_route("*", "/{rest:.*}", echo)
-web.run_app(app, host=os.environ["POD_IP"], port=8080, print=None)
+web.run_app(app, host=os.environ["POD_IP"], port=int(os.environ.get("KIT_PORT_8080", 8080)), print=None)
 """
 
 
