@@ -22,7 +22,7 @@ from kitlib.train.fit import Preflight
 from kitlib.train.job import IMAGE, Preview, TrainJob
 from kitlib.train.recorded import recorded_run, recorded_study
 from kitlib.train.records import MixedRecordsError, cost_per_million_tokens, largest_difference, load
-from kitlib.train.run import Run, TrainingFailed, get_run, runs
+from kitlib.train.run import Run, TrainingFailed, clean_up, get_run, runs
 from kitlib.train.scaling import Study, scaling_study
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Study",
     "TrainJob",
     "TrainingFailed",
+    "clean_up",
     "cost_per_million_tokens",
     "get_run",
     "largest_difference",

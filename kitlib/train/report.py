@@ -258,6 +258,7 @@ def plot_heat_map(records: Iterable[Record], value: str = "t_compute") -> Any:
         extent=(0.5, grid.shape[1] + 0.5, world - 0.5, -0.5),
     )  # fmt: skip
     axis.set(xlabel="step", ylabel="rank", yticks=range(world))
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.figure.colorbar(image, ax=axis, pad=0.02).set_label("ms", fontsize=12)
     return figure
 

@@ -119,6 +119,14 @@ def runs(api: Api | None = None) -> list[Run]:
     return [Run(item["metadata"]["name"], api) for item in found]
 
 
+def clean_up(api: Api | None = None) -> None:
+    """Delete all runs in the namespace, and the checkpoint folders that the kit made for them."""
+    api = api or Api()
+    for run in runs(api):
+        run.delete()
+    shutil.rmtree(kit_home() / "train" / api.namespace, ignore_errors=True)
+
+
 def get_run(name: str, api: Api | None = None) -> Run:
     """Find a run by its name, also after a kernel restart.
 

@@ -88,7 +88,8 @@ def scaling_study(
 def _words(arm: Arm) -> str:
     if arm.kind == "none":
         return "1 rank, no DDP"
-    return f"{arm.world} ranks, DDP" if arm.kind == "ddp" else f"{arm.world} independent copies"
+    ranks = f"{arm.world} rank" + ("s" if arm.world > 1 else "")
+    return f"{ranks}, DDP" if arm.kind == "ddp" else f"{arm.world} independent copies"
 
 
 def _measure(arm: Arm, start: Start, steps: int, options: dict[str, Any]) -> list[Record]:
@@ -230,7 +231,7 @@ def plot_scaling(study: Study) -> Any:
                       fontsize=11, backgroundcolor="white")  # fmt: skip
     axis.set(xlabel="ranks N", ylabel="tokens/s in all", xticks=worlds, xlim=(0.55, max(worlds) + 0.5), ylim=(0, None))
     _thousands(axis)
-    axis.legend(fontsize=11, frameon=False, loc="lower right" if max(worlds) <= cores else "upper left")
+    axis.legend(fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
     return figure
 
 
