@@ -1,7 +1,6 @@
 """One container of a Pod over all its runs: image, start, probes, hooks, restarts with back-off, stop.
 
-Stands for `startContainer`, `killContainer` and `doBackOff` of the kubelet's kuberuntime manager, and for its
-image manager.
+Stands for `startContainer`, `killContainer` and `doBackOff` of the kubelet's kuberuntime manager.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kitlib.cluster import images
 from kitlib.cluster.clock import parse_time
 from kitlib.cluster.kubelet import containers, env, probes, volumes
+from kitlib.cluster.kubelet.image_manager import Backoff, Events, ImagePuller, NotPulled
 from kitlib.cluster.kubelet.node import PodFacts
 from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ContainerState, ExecFailed, ExecProcess
 from kitlib.cluster.kubelet.runtime_client import Record, RuntimeFailure
@@ -32,26 +31,6 @@ _START_ERROR = (
     "unable to start container process: error during container init: "
 )
 _CONFIG_ERRORS = (env.ConfigError, volumes.MountFailed)
-
-
-@dataclass
-class Backoff:
-    """Delays that double, as client-go's `flowcontrol.Backoff` computes them."""
-
-    initial: float
-    longest: float
-    delay: float = 0.0
-    updated: float = 0.0
-
-    def left(self, since: float, now: float) -> float:
-        """Return the seconds to wait after a failure at `since`; 0 when it is time, which counts as a try."""
-        if not self.delay or since - self.updated > 2 * self.longest:
-            self.delay, self.updated = self.initial, now
-            return 0.0
-        if now - since < self.delay:
-            return since + self.delay - now
-        self.delay, self.updated = min(2 * self.delay, self.longest), now
-        return 0.0
 
 
 class ContainerWorker:
@@ -82,7 +61,6 @@ class ContainerWorker:
         self._last: Object | None = None
         self._waiting: tuple[str, str] | None = None
         self._failed_at = self._exact_end = 0.0
-        self._pull_delay: float | None = None
         self._image: images.Image | None = None
         self._ready = self._started = False
         self._records: list[str] = []
@@ -91,7 +69,7 @@ class ContainerWorker:
         self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._restarts = Backoff(settings.container_restart_backoff, settings.max_container_restart_period)
-        self._pulls = Backoff(settings.image_pull_backoff, 300.0)
+        self._puller = ImagePuller(settings.image_pull_backoff)
 
     # --- what is, after a restart of the kubelet
 
@@ -136,7 +114,7 @@ class ContainerWorker:
         if changed and self.running and not self._init:
             self.begin_stop(f"Container {self.name} definition changed, will be restarted")
         elif changed:
-            self._pulls.delay = self._failed_at = 0.0
+            self._puller.reset()
 
     # --- bringing it nearer to the spec
 
@@ -158,9 +136,7 @@ class ContainerWorker:
             delay = self._back_off(now)
             if delay:
                 return delay
-        if not self._pull(now):
-            return _SHOWN_SECONDS if self._waiting and self._waiting[0].startswith("Err") else self._pull_delay
-        return await self._start()
+        return self._pull(now) or await self._start()
 
     def _wanted(self) -> bool:
         if self._ended is None:
@@ -193,61 +169,24 @@ class ContainerWorker:
         assert self._ended is not None
         return self._exact_end or parse_time(self._ended["finishedAt"])
 
-    # --- the image
-
-    def _pull(self, now: float) -> bool:
-        """Have the image; False when it cannot be had now."""
-        reference = self.spec.get("image", "")
+    def _pull(self, now: float) -> float:
+        """Have the image; return the seconds until the next try when it cannot be had now."""
         try:
-            image = images.resolve(reference)
-        except images.InvalidImageName as error:
-            message = f'Failed to apply default image tag "{reference}": {error}'
-            self._fail("InvalidImageName", message, [("InspectFailed", message), ("Failed", "Error: InvalidImageName")])
-            self._pull_delay = 10.0
-            return False
-        except images.ImageNotFound as error:
-            return self._pull_failed(reference, str(error), now)
-        self._image = image
-        self._pulls.delay = 0.0
-        if self.spec.get("imagePullPolicy") == "Always":
-            self._event("Normal", "Pulling", f'Pulling image "{reference}"')
-            words = f'Successfully pulled image "{reference}" in 1ms (1ms including waiting). '
-            self._event("Normal", "Pulled", words + f"Image size: {image.size} bytes.")
-        else:
-            words = f'Container image "{reference}" already present on machine and can be accessed by the pod'
-            self._event("Normal", "Pulled", words)
-        return True
+            self._image, events = self._puller.pull(self.spec, now)
+        except NotPulled as failure:
+            self._fail(failure.reason, failure.message, failure.events)
+            return failure.retry
+        for event in events:
+            self._event(*event)
+        return 0.0
 
-    def _pull_failed(self, reference: str, why: str, now: float) -> bool:
-        if self.spec.get("imagePullPolicy") == "Never":
-            message = f'Container image "{reference}" is not present with pull policy of Never'
-            events = [("ErrImageNeverPull", message), ("Failed", "Error: ErrImageNeverPull")]
-            self._fail("ErrImageNeverPull", message, events)
-            self._pull_delay = 10.0
-            return False
-        message = f"rpc error: code = NotFound desc = {why}"
-        delay = self._pulls.left(self._failed_at, now)
-        if delay:
-            if self._waiting is None or self._waiting[0] != "ImagePullBackOff":
-                self._waiting = ("ImagePullBackOff", f'Back-off pulling image "{reference}": ErrImagePull: {message}')
-                self._event("Normal", "BackOff", f'Back-off pulling image "{reference}"')
-                self._event("Warning", "Failed", "Error: ImagePullBackOff")
-            self._pull_delay = delay
-            return False
-        self._event("Normal", "Pulling", f'Pulling image "{reference}"')
-        self._waiting = None
-        failed = f'Failed to pull image "{reference}": {message}'
-        self._fail("ErrImagePull", message, [("Failed", failed), ("Failed", "Error: ErrImagePull")])
-        return False
-
-    def _fail(self, reason: str, message: str, events: list[tuple[str, str]]) -> None:
+    def _fail(self, reason: str, message: str, events: Events) -> None:
         """Say why the container does not start, once."""
         self._failed_at = time.time()
-        if self._waiting == (reason, message):
-            return
-        self._waiting = (reason, message)
-        for event in events:
-            self._event("Warning", *event)
+        if self._waiting != (reason, message):
+            self._waiting = (reason, message)
+            for event in events:
+                self._event(*event)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._facts.event(kind, reason, message, self.name, self._init)
@@ -261,7 +200,7 @@ class ContainerWorker:
             around = self._facts.surroundings()
             request = containers.start_request(around, self.spec, self._image, attempt)
         except _CONFIG_ERRORS as error:
-            self._fail("CreateContainerConfigError", str(error), [("Failed", f"Error: {error}")])
+            self._fail("CreateContainerConfigError", str(error), [("Warning", "Failed", f"Error: {error}")])
             return 2 * _SHOWN_SECONDS
         self._begin(attempt)
         gpus = self._facts.gpus.get(self.name, [])
@@ -303,7 +242,7 @@ class ContainerWorker:
         }
         self._exact_end = time.time()
         if self._wanted():
-            self._fail("RunContainerError", message, [("Failed", f"Error: {message}")])
+            self._fail("RunContainerError", message, [("Warning", "Failed", f"Error: {message}")])
         else:
             self._event("Warning", "Failed", f"Error: {message}")
         self._wake()
