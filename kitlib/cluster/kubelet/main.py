@@ -125,11 +125,11 @@ class Kubelet:
         for record in self._records:
             if record["labels"]["pod"] not in known:
                 await self._runtime.call("kill", id=record["id"])
+        shutil.rmtree(self._config.node_dir / volumes.TRASH, ignore_errors=True)
         folders = self._config.node_dir / "pods"
         for folder in folders.iterdir() if folders.is_dir() else ():
             if folder.name not in known:
-                volumes.remove(folder.name, folder / "volumes")
-                shutil.rmtree(folder, ignore_errors=True)
+                volumes.remove(folder.name, folder)
 
     # --- what happens
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -255,8 +254,7 @@ class PodWorker:
         await self.node.statuses.flush(self.uid)
         await self._remove_records()
         self._facts.release()
-        volumes.remove(self.uid, self.folder / "volumes")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        volumes.remove(self.uid, self.folder)
         if not self._removed:
             await self._delete()
         self.done = True

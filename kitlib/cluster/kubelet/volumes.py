@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ Object = dict[str, Any]
 Files = dict[str, tuple[bytes, int]]
 """Contents and mode by relative path."""
 
+TRASH = "trash"
 _SHM = Path("/dev/shm")
 
 
@@ -254,6 +256,16 @@ def mounts(container: Object, volumes: Mapping[str, Path], values: Mapping[str, 
 
 
 def remove(uid: str, folder: Path) -> None:
-    """Remove what `set_up` made; folders of the machine that a Pod used stay."""
+    """Remove a Pod's folder and its volumes in memory; folders of the machine that it used stay.
+
+    The folder gets out of the way at once; a disk may take its time to delete it, in a thread.
+    """
     shutil.rmtree(memory_folder(uid), ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    trash = folder.parent.parent / TRASH / uid
+    try:
+        trash.parent.mkdir(exist_ok=True)
+        folder.rename(trash)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    threading.Thread(target=shutil.rmtree, args=(trash, True)).start()
