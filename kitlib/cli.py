@@ -283,5 +283,20 @@ def bench_api(kubeconfig: str | None, pods: int) -> None:
     _print_json(measure_api(kubeconfig, pods))
 
 
+@bench.command("train")
+@click.option("--repeats", default=3, show_default=True, help="Pairs of runs, with and without the cluster.")
+@click.option("--steps", default=40, show_default=True, help="Training steps of each run.")
+@keep
+def bench_train(repeats: int, steps: int, keep: bool) -> None:
+    """Training through the cluster against bare torchrun: throughput, first step, communication, memory."""
+    from kitlib.train.bench import bench_train as measure
+
+    def work() -> int:
+        _print_json(measure(repeats, steps=steps))
+        return 0
+
+    sys.exit(_on_cluster(work, keep))
+
+
 if __name__ == "__main__":
     main()
