@@ -118,6 +118,11 @@ def wait_until_run(page: Page, timeout: float) -> None:
     """Wait until every cell has run, and assert that none failed."""
     page.wait_for("window.ranAll", "the last cell", timeout)
     page.wait_for(f"{PANEL}.sessionContext.session.kernel.status === 'idle'", "an idle kernel", timeout)
+    assert_no_cell_failed(page)
+
+
+def assert_no_cell_failed(page: Page) -> None:
+    """Assert that no cell has ended with an error so far."""
     assert not (errors := page.evaluate(ERRORS)), "\n\n".join(errors)
 
 

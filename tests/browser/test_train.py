@@ -9,7 +9,7 @@ import pytest
 from harness import EmbeddedCluster
 
 from browser.chrome import Chrome
-from browser.lab import Lab, run_all, wait_until_run
+from browser.lab import Lab, assert_no_cell_failed, run_all, wait_until_run
 
 CHAPTER = Path(__file__).parents[2] / "notebooks" / "10-train-on-the-cluster.ipynb"
 WATCH_TILES = """
@@ -48,7 +48,8 @@ def test_chapter_10_runs_in_a_browser(
         page = lab.open(browser, copy.name)
         page.evaluate(f"(() => {{{WATCH_TILES}}})()")
         run_all(page)
-        page.wait_for(f"/ R$/m.test({SEEN})", "a tile of a running worker", 300)
+        page.wait_for(f"window.ranAll || / R$/m.test({SEEN})", "a tile of a running worker", 300)
+        assert_no_cell_failed(page)
         page.screenshot(screenshots / "train-running.png")
         wait_until_run(page, 800)
         page.wait_for("window.fullest >= 100", "a full progress bar")
