@@ -44,7 +44,12 @@ class Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read nothing before there is a peer to give it to."""
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.pause_reading()
+        # Python 3.10 begins to read after this call, whatever is said here: pause right after that.
+        asyncio.get_running_loop().call_soon(self._pause_without_peer)
+
+    def _pause_without_peer(self) -> None:
+        if self.peer is None and self.transport is not None:
+            self.transport.pause_reading()
 
     def join(self, peer: Side) -> None:
         """Let bytes flow between this side and `peer`; both must be connected."""
