@@ -154,7 +154,8 @@ class PodFacts:
         await asyncio.gather(*(self._read(resource, name) for resource, name in references(self.pod["spec"])))
         for volume in self.pod["spec"].get("volumes") or []:
             await self._read_volume(volume)
-        source = volumes.Source(self.lookup, self._claim, lambda audience: self._tokens.get(audience, ""))
+        memory = volumes.memory_folder(self.node.config, self.pod["metadata"]["uid"])
+        source = volumes.Source(self.lookup, self._claim, lambda audience: self._tokens.get(audience, ""), memory)
         self.volumes = volumes.set_up(self._with_address(), self.folder / "volumes", source)
 
     async def _read(self, resource: str, name: str) -> None:

@@ -254,7 +254,7 @@ class PodWorker:
         await self.node.statuses.flush(self.uid)
         await self._remove_records()
         self._facts.release()
-        volumes.remove(self.uid, self.folder)
+        volumes.remove(self.folder, volumes.memory_folder(self.node.config, self.uid))
         if not self._removed:
             await self._delete()
         self.done = True

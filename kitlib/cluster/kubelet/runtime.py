@@ -15,6 +15,7 @@ import gc
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -23,11 +24,13 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.kubelet.container import Container, kill_everything, wait_status
 from kitlib.cluster.kubelet.spawn import SpawnError, become_subreaper, spawn
+from kitlib.cluster.kubelet.volumes import memory_folder
 
 SOCKET = "runtime.sock"
 _MEMORY_CHECK_SECONDS = 1.0
@@ -54,10 +57,12 @@ class Runtime:
 
     Args:
         lifeline_fd: Read end of a pipe; end of file means that the node died.
+        memory: The node's volumes in memory, which die with it.
     """
 
-    def __init__(self, lifeline_fd: int) -> None:
+    def __init__(self, lifeline_fd: int, memory: Path) -> None:
         """Listen in the current folder."""
+        self._memory = memory
         self._selector = selectors.DefaultSelector()
         self._containers: dict[str, Container] = {}
         self._connections: set[_Connection] = set()
@@ -116,6 +121,7 @@ class Runtime:
 
     def _die(self) -> None:
         kill_everything()
+        shutil.rmtree(self._memory, ignore_errors=True)
         os._exit(0)
 
     # --- processes
@@ -343,4 +349,4 @@ def main(config: NodeConfig, lifeline_fd: int) -> None:
     os.chdir(config.node_dir)
     become_subreaper()
     gc.freeze()
-    Runtime(lifeline_fd).run()
+    Runtime(lifeline_fd, memory_folder(config)).run()

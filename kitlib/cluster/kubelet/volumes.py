@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.kubelet import env
 
 Object = dict[str, Any]
@@ -37,11 +38,13 @@ class Source:
         lookup: Finds ConfigMaps and Secrets of the Pod's namespace.
         claim: Finds the PersistentVolume bound to a claim; raises MountFailed.
         token: Returns the service account token for an audience.
+        memory: The Pod's folder in memory (see `memory_folder`).
     """
 
     lookup: env.Lookup
     claim: Callable[[str], Object]
     token: Callable[[str], str]
+    memory: Path
 
 
 def set_up(pod: Object, folder: Path, source: Source) -> dict[str, Path]:
@@ -70,26 +73,26 @@ def _set_up_one(pod: Object, volume: Object, folder: Path, source: Source) -> Pa
             return _claim(name, volume["persistentVolumeClaim"], source)
         path = folder / name
         if "emptyDir" in volume:
-            return _empty_dir(pod, path, volume["emptyDir"] or {})
+            return _empty_dir(path, volume["emptyDir"] or {}, source.memory)
         write_atomically(path, _files(pod, volume, source))
         return path
     except env.ConfigError as error:
         raise MountFailed(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
 
 
-def _empty_dir(pod: Object, path: Path, spec: Object) -> Path:
-    if spec.get("medium") == "Memory" and os.access(_SHM, os.W_OK) and not path.exists():
-        memory = memory_folder(pod["metadata"]["uid"]) / path.name
-        memory.mkdir(parents=True, exist_ok=True)
+def _empty_dir(path: Path, spec: Object, memory: Path) -> Path:
+    if spec.get("medium") == "Memory" and os.access(_SHM, os.W_OK):
+        (memory / path.name).mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(memory)
+        if not path.is_symlink():
+            path.symlink_to(memory / path.name)
     path.mkdir(parents=True, exist_ok=True)
     return path.resolve()
 
 
-def memory_folder(uid: str) -> Path:
-    """Return the folder of a Pod's volumes with `medium: Memory`."""
-    return _SHM / f"kit-{uid}"
+def memory_folder(config: NodeConfig, uid: str = "") -> Path:
+    """Return the folder of a Pod's volumes with `medium: Memory`, or of all of a node, gone when the node is."""
+    return _SHM / f"kit-{config.cluster.cluster_id}-{config.name}" / uid
 
 
 _HOST_PATH_TYPES: Mapping[str, tuple[str, Callable[[Path], bool]]] = {
@@ -255,13 +258,13 @@ def mounts(container: Object, volumes: Mapping[str, Path], values: Mapping[str, 
     return found
 
 
-def remove(uid: str, folder: Path) -> None:
+def remove(folder: Path, memory: Path) -> None:
     """Remove a Pod's folder and its volumes in memory; folders of the machine that it used stay.
 
     The folder gets out of the way at once; a disk may take its time to delete it, in a thread.
     """
-    shutil.rmtree(memory_folder(uid), ignore_errors=True)
-    trash = folder.parent.parent / TRASH / uid
+    shutil.rmtree(memory, ignore_errors=True)
+    trash = folder.parent.parent / TRASH / folder.name
     try:
         trash.parent.mkdir(exist_ok=True)
         folder.rename(trash)

@@ -34,7 +34,7 @@ from pathlib import Path
 from kitlib.cluster.config import ClusterConfig, NodeConfig
 from kitlib.cluster.kubelet import runtime
 home, fd = sys.argv[1:]
-runtime.main(NodeConfig(ClusterConfig("runtime-test", Path(home), 0, 0, ""), "node-1", 1, ""), int(fd))
+runtime.main(NodeConfig(ClusterConfig(Path(home).name, Path(home), 0, 0, ""), "node-1", 1, ""), int(fd))
 """
 
 
@@ -67,7 +67,7 @@ class Node:
     def __init__(self, home: Path, changes: dict[str, Any]) -> None:
         self.home = home
         options = {"settings": FAST, **changes.pop("cluster", {})}
-        cluster = ClusterConfig("kubelet-test", home, 0, bootstrap._free_block(), "token", **options)
+        cluster = ClusterConfig(home.name, home, 0, bootstrap._free_block(), "token", **options)
         self.config = replace(NodeConfig(cluster, "node-1", 1, "token", cpus=8), **changes)
 
     async def start(self) -> None:

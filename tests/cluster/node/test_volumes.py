@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from kitlib.cluster.kubelet.volumes import memory_folder
+
 from .conftest import BOTH_WAYS, Node, until
 
 
@@ -126,15 +128,20 @@ async def test_with_namespaces_tmp_is_the_containers_own(node: Node) -> None:
         assert await node.output("tmp") == f"{expected}\n"
 
 
-async def test_files_in_memory_go_with_their_pod(node: Node) -> None:
+async def test_files_in_memory_go_with_their_pod_or_their_node(node: Node) -> None:
     spec = {"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}
-    await node.create("shm", "echo x > /cache/f; cat /cache/f", pod=spec, volumeMounts=mounts("/cache"))
-    uid = (await node.finished("shm"))["metadata"]["uid"]
-    assert node.log("shm") == "x\n"
-    await node.client.delete("pods", "shm", "default")
-    await node.gone("shm")
+    memory = memory_folder(node.config)
+    for name in ("first", "second"):
+        command = "echo x > /cache/f; cat /cache/f"
+        await node.create(name, command, pod=spec, volumeMounts=mounts("/cache"))
+        assert await node.output(name) == "x\n"
+    uid = (await node.get("first"))["metadata"]["uid"]
+    await node.client.delete("pods", "first", "default")
+    await node.gone("first")
 
     async def removed() -> bool:
-        return not Path(f"/dev/shm/kit-{uid}").exists()
+        return not (memory / uid).exists()
 
     await until(removed)
+    await node.power_cycle()
+    assert not memory.exists()
