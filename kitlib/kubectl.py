@@ -13,8 +13,8 @@ A command that ends with another exit code than 0 stops the notebook with kubect
 
 from __future__ import annotations
 
-import ast
 import codecs
+import contextlib
 import hashlib
 import os
 import platform
@@ -22,6 +22,7 @@ import re
 import selectors
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -221,12 +222,13 @@ def _feed(selector: selectors.BaseSelector, fd: int, pipe: IO[bytes] | None, res
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    """End kubectl and whatever it started (a program that fetches credentials, for example)."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(3)
 
 
 def expand(line: str, names: Mapping[str, Any]) -> list[str]:
@@ -268,10 +270,15 @@ def _value(expression: str, names: Mapping[str, Any]) -> Any:
     value: Any = names.get(head)
     for part in rest:
         try:
-            value = value[ast.literal_eval(part[1:-1])] if part.startswith("[") else getattr(value, part)
-        except (AttributeError, LookupError, TypeError, ValueError, SyntaxError):
+            value = value[_index(part[1:-1])] if part.startswith("[") else getattr(value, part)
+        except (AttributeError, LookupError, TypeError):
             return None
     return value
+
+
+def _index(text: str) -> Any:
+    """Return an index as a number, else as the text that the shell's quoting has left."""
+    return int(text) if text.lstrip("-").isdigit() else text.strip("'\"")
 
 
 def magic(line: str, body: str | None, names: dict[str, Any]) -> Output:
@@ -319,9 +326,10 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
 def register(shell: Any) -> None:
     """Give an IPython shell the magics `%kubectl` and `%%kubectl`."""
 
-    def kubectl(line: str, cell: str | None = None) -> Output:
+    def kubectl(line: str, cell: str | None = None) -> Output | None:
         """Run the real kubectl; see `kitlib.kubectl`."""
-        return magic(line, cell, shell.user_ns)
+        printed = magic(line, cell, shell.user_ns)
+        return printed if cell is None else None
 
     kubectl._ipython_magic_no_var_expand = True  # type: ignore[attr-defined]
     shell.register_magic_function(kubectl, "line_cell", "kubectl")

@@ -1,0 +1,295 @@
+"""`%kubectl` runs the real kubectl; these tests use a stand-in that says what it was given, and the real one once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import EmbeddedCluster, eventually
+from IPython.core.interactiveshell import InteractiveShell
+
+from kitlib import KitError, kubectl
+
+FAKE = """#!/bin/sh
+case "$1" in
+fail) echo "error: it failed" >&2; exit 7 ;;
+diff) [ "$2" = same ] && exit 0; [ "$2" = bad ] && { echo "error: bad" >&2; exit 1; }; echo "-a"; exit 1 ;;
+stdin) cat ;;
+color) echo "$NO_COLOR $TERM $KUBECTL_KUBERC" ;;
+slow) echo first; sleep 600 ;;
+nobreak) printf 'no line break' ;;
+umlaut) printf '\\303'; sleep 0.05; printf '\\244\\n' ;;
+proxy) trap 'exit 0' TERM; echo "Starting to serve on 127.0.0.1:45678"; while :; do sleep 0.05; done ;;
+port-forward) [ "$2" = nope ] && { echo "error: no such pod" >&2; exit 1; }
+  trap 'exit 0' TERM; echo "Forwarding from 127.0.0.1:45679 -> 8080"; yes chatter ;;
+*) for word in "$@"; do echo "<$word>"; done ;;
+esac
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(FAKE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("KIT_KUBECTL", raising=False)
+    return program
+
+
+@pytest.fixture
+def shell(fake: Path) -> Iterator[Any]:
+    InteractiveShell.clear_instance()
+    made = InteractiveShell.instance()
+    kubectl.register(made)
+    yield made
+    InteractiveShell.clear_instance()
+
+
+def run(shell: Any, cell: str) -> Any:
+    return shell.run_cell(textwrap.dedent(cell))
+
+
+def test_a_line_is_a_command(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(shell, "%kubectl get pods -l 'app in (a, b)'").raise_error()
+    assert capsys.readouterr().out.startswith("<get>\n<pods>\n<-l>\n<app in (a, b)>\n")
+
+
+def test_names_in_braces_and_dollar_names_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_NAME", "from-env")
+    names = {"name": "web", "n": 3, "pods": ["a", "b"], "pod": type("Pod", (), {"id": 7})(), "table": {"k": "v"}}
+    line = "logs {name} --tail={n} {pods[1]} {pod.id} {table['k']} $POD_NAME ${POD_NAME}-0 $name"
+    expected = ["logs", "web", "--tail=3", "b", "7", "v", "from-env", "from-env-0", "web"]
+    assert kubectl.expand(line, names) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{range .items}}{{.metadata.name}}{{"\\n"}}{{end}}',
+        "{.items[*].metadata.name}",
+        "{range .items[*]}{.metadata.name}{end}",
+        "{{(index .spec.ports 0).nodePort}}",
+        "$unknown {unknown}",
+    ],
+)
+def test_templates_need_no_escaping(text: str) -> None:
+    assert kubectl.expand(f"get pods -o jsonpath='{text}'", {"name": "x"}) == ["get", "pods", "-o", f"jsonpath={text}"]
+
+
+def test_nothing_in_braces_is_executed() -> None:
+    assert kubectl.expand("get '{name.upper()}' {name.strip}x", {"name": "x"})[1] == "{name.upper()}"
+
+
+def test_a_value_with_spaces_stays_one_word() -> None:
+    assert kubectl.expand("create {x}", {"x": "a b; c"}) == ["create", "a b; c"]
+
+
+@pytest.mark.parametrize("line", ["get pods | grep x", "get pods > file", "get pods && true"])
+def test_the_shells_signs_are_sent_to_bash(shell: Any, line: str) -> None:
+    with pytest.raises(KitError, match="%%bash"):
+        kubectl.expand(line, {})
+
+
+def test_an_open_quote_is_one_sentence() -> None:
+    with pytest.raises(KitError, match="No closing quotation"):
+        kubectl.expand("get 'pods", {})
+
+
+def test_a_failure_is_kubectls_message_and_stops_the_notebook(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(shell, "%kubectl fail")
+    error = result.error_in_exec
+    assert isinstance(error, kubectl.KubectlError) and error.code == 7
+    assert shell.user_ns["_exit_code"] == 7
+    said = capsys.readouterr()
+    assert "error: it failed" in said.err
+    assert "Traceback" not in said.out + said.err
+
+
+def test_a_failure_that_is_meant_goes_on(shell: Any) -> None:
+    run(shell, "%kubectl --fails fail").raise_error()
+    assert shell.user_ns["_exit_code"] == 7
+    assert "meant to fail" in str(run(shell, "%kubectl --fails get pods").error_in_exec)
+
+
+def test_differences_are_no_failure(shell: Any) -> None:
+    run(shell, "%kubectl diff -f file").raise_error()
+    assert shell.user_ns["_exit_code"] == 1
+    run(shell, "%kubectl diff same").raise_error()
+    assert run(shell, "%kubectl diff bad").error_in_exec
+
+
+def test_what_was_printed_is_the_value_and_is_shown_once(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(shell, "got = %kubectl nobreak").raise_error()
+    assert shell.user_ns["got"] == "no line break"
+    assert capsys.readouterr().out == "no line break\n"
+
+
+def test_a_cell_is_a_list_of_commands(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(
+        shell,
+        """\
+        %%kubectl
+        # a comment
+        get pods
+        kubectl get \\
+          nodes
+        """,
+    ).raise_error()
+    out = capsys.readouterr().out
+    assert out.startswith("$ kubectl get pods\n<get>\n<pods>\n$ kubectl get")
+    assert out.rstrip().endswith("<get>\n<nodes>")
+
+
+def test_a_cell_below_a_command_is_its_standard_input(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(shell, "%%kubectl stdin -f -\nkind: Pod\nmetadata: {name: {{x}}}\n").raise_error()
+    assert capsys.readouterr().out == "kind: Pod\nmetadata: {name: {{x}}}\n"
+
+
+def test_a_long_standard_input_does_not_block(fake: Path) -> None:
+    text = "x" * 1_000_000
+    assert kubectl.run("stdin", stdin=text).stdout == text
+
+
+def test_output_has_no_colours_and_no_habits_of_a_person(fake: Path) -> None:
+    assert kubectl.run("color").stdout == "1 dumb false\n"
+
+
+def test_a_letter_cut_in_two_is_put_together(fake: Path) -> None:
+    assert kubectl.run("umlaut").stdout == "ä\n"
+
+
+def test_an_interrupt_ends_the_command(fake: Path) -> None:
+    script = (
+        "from kitlib import kubectl\nresult = kubectl.run('slow', show=True)\nprint('code', result.code, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        children = eventually(lambda: psutil.Process(process.pid).children(recursive=True))
+        process.send_signal(signal.SIGINT)
+        assert "code 130" in process.stdout.read()
+    assert isinstance(children, list)
+    eventually(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+# --- finding kubectl --------------------------------------------------------------------------------------------
+
+
+def test_kubectl_is_found_in_kit_home_when_it_is_not_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("KIT_KUBECTL", raising=False)
+    with pytest.raises(KitError, match=r"conda install .* https://kubernetes.io.*kubectl.download\(\)"):
+        kubectl.find_kubectl()
+    own = tmp_path / "bin" / "kubectl"
+    own.parent.mkdir()
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    assert kubectl.find_kubectl() == str(own)
+
+
+def test_a_download_is_checked_and_leaves_nothing_when_it_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    asked: list[str] = []
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        return CHECKSUM if url.endswith(".sha256") else program[0]
+
+    program = [b"#!/bin/sh\n"]
+    monkeypatch.setattr(kubectl, "_fetch", fetch)
+    path = kubectl.download()
+    assert path == tmp_path / "bin" / "kubectl" and os.access(path, os.X_OK)
+    assert kubectl.PINNED_VERSION in asked[0] and asked[0].startswith("https://dl.k8s.io/release/")
+    path.unlink()
+    program[0] = b"something else"
+    with pytest.raises(KitError, match="does not match its checksum"):
+        kubectl.download()
+    assert not list(path.parent.iterdir())
+
+
+CHECKSUM = b"a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf\n"
+
+
+def test_without_a_network_a_download_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(url: str) -> bytes:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    monkeypatch.setattr(kubectl, "_fetch", fetch)
+    with pytest.raises(KitError, match="Is there a network"):
+        kubectl.download()
+
+
+# --- in the background ------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_ends_with_its_block(fake: Path) -> None:
+    background = kubectl.proxy(port=0)
+    assert background.alive and background in kubectl.running
+    with background as port:
+        assert port == 45678 and background.url == "http://127.0.0.1:45678"
+    assert not background.alive and background not in kubectl.running
+    background.stop()
+
+
+def test_a_port_that_is_taken_is_replaced_and_said(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with kubectl.proxy(port=port):
+            pass
+    assert f"Port {port} is taken" in capsys.readouterr().out
+
+
+def test_a_port_forward_that_fails_says_why(fake: Path) -> None:
+    with pytest.raises(kubectl.KubectlError, match="error: no such pod"):
+        kubectl.port_forward("nope", 8080)
+    assert not kubectl.running
+
+
+def test_a_talkative_command_is_not_blocked(fake: Path) -> None:
+    with kubectl.port_forward("service/web", 8080) as port:
+        assert port == 45679
+
+
+def test_everything_can_be_stopped_at_once(fake: Path) -> None:
+    started = [kubectl.proxy(port=0), kubectl.port_forward("pod/x", 80)]
+    kubectl.stop_all()
+    assert not any(background.alive for background in started) and not kubectl.running
+
+
+def test_nothing_outlives_a_killed_kernel(fake: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from kitlib import kubectl\n"
+        "kubectl.proxy(port=0)\n"
+        "print('started', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "started\n"
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2
+        process.kill()
+    eventually(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", cluster.env["KUBECONFIG"])
+    assert len(kubectl.run("get nodes -o name").stdout.split()) == 3
+    with kubectl.proxy(port=0) as port:
+        assert b"gitVersion" in kubectl._fetch(f"http://127.0.0.1:{port}/version")
