@@ -451,3 +451,6 @@ class Run:
         own = kit_home() / "train" / self.namespace / self.name
         if folder == own:
             shutil.rmtree(own, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other runs have theirs there
+                own.parent.rmdir()
+                own.parent.parent.rmdir()

@@ -9,12 +9,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from harness import EmbeddedCluster, processes_of
 
 from kitlib import train
+from kitlib.course.exercise import NotAttempted, NotYet
+from kitlib.course.exercises import chapter_10
 from kitlib.errors import KitError
 from kitlib.train import explain
 from kitlib.train import run as runs
@@ -154,6 +157,25 @@ def test_a_run_goes_on_with_fewer_workers_and_the_same_loss(submit: Submit) -> N
     last = run.records()
     assert run.state().workers == 1 and [one["world"] for one in last if one["kind"] == "header"][-1] == 1
     assert train.largest_difference(last, unbroken.records()) < 1e-5
+
+
+def test_an_elastic_run_starts_with_what_fits(submit: Submit, capsys: pytest.CaptureFixture[str]) -> None:
+    run = follow(submit(workers=4, gpus_per_worker=1, min_workers=2, steps=4))
+    assert run.metrics()["world_size"] == 3
+    assert "3 of 4 workers fit now" in capsys.readouterr().out
+
+
+def test_the_exercises_of_chapter_10_tell_right_from_wrong(submit: Submit, api: Api) -> None:
+    cluster = SimpleNamespace(core=api.core, batch=api.batch, namespace=api.namespace)
+    with pytest.raises(NotAttempted):
+        chapter_10.too_many(cluster, None)
+    submit(workers=4, gpus_per_worker=1, name="too-many")
+    until(lambda: len([pod for pod in runs.get_run("too-many", api).state().pods if pod["spec"].get("nodeName")]) == 3)
+    assert "3 workers hold their GPUs" in chapter_10.too_many(cluster, None)
+    submit(workers=2, steps=2, name="straggler", slow_rank=1, slow_ms=1)
+    with pytest.raises(NotYet, match="Rank 0 waits"):
+        chapter_10.straggler(cluster, 0)
+    assert chapter_10.straggler(cluster, 1)
 
 
 def test_an_interrupted_submit_leaves_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
