@@ -368,6 +368,8 @@ def sweep(home: Path) -> int:
         with contextlib.suppress(psutil.Error):
             process.kill()
     _, alive = psutil.wait_procs(found, timeout=5)
+    for folder in Path("/dev/shm").glob(f"kit-{mark}-*"):  # memory volumes of a node that died with its runtime
+        shutil.rmtree(folder, ignore_errors=True)
     if any(_alive(process.pid) for process in alive):
         pids = ", ".join(str(process.pid) for process in alive)
         raise ClusterError(f"processes {pids} can't be ended: kill them, then run `kit down` again")
