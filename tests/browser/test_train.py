@@ -25,7 +25,10 @@ WATCH_TILES = """
     }, 50);
 """
 SEEN = "Array.from(window.seen).join('\\n')"
-FIGURE = "document.querySelectorAll('.jp-RenderedImage img, .jp-OutputArea-output img').length"
+FIGURE = (
+    "Array.from(document.querySelectorAll('.jp-CodeCell'))"
+    """.find((cell) => cell.innerText.includes('plot("throughput")'))?.querySelector('.jp-OutputArea-output img')"""
+)
 
 
 def fast_copy(folder: Path) -> Path:
@@ -50,15 +53,16 @@ def test_chapter_10_runs_in_a_browser(
         run_all(page)
         page.wait_for(f"window.ranAll || / R$/m.test({SEEN})", "a tile of a running worker", 300)
         assert_no_cell_failed(page)
+        page.evaluate("document.querySelector('.kit-map').scrollIntoView({block: 'center'})")
         page.screenshot(screenshots / "train-running.png")
         wait_until_run(page, 800)
         page.wait_for("window.fullest >= 100", "a full progress bar")
-        page.wait_for(f"{FIGURE} > 0", "the throughput figure")
+        page.wait_for(f"{FIGURE}?.naturalWidth > 0", "the throughput figure")
         seen = page.evaluate(SEEN).splitlines()
         letters: dict[str, set[str]] = {}
         for name, letter in (line.rsplit(" ", 1) for line in seen):
             letters.setdefault(name, set()).add(letter)
         assert any(len(each) > 1 for each in letters.values()), letters
-        page.evaluate("Array.from(document.querySelectorAll('.jp-OutputArea-output img')).at(-1).scrollIntoView()")
+        page.evaluate(f"{FIGURE}.scrollIntoView({{block: 'center'}})")
         page.screenshot(screenshots / "train-done.png")
     assert browser.complaints == []
