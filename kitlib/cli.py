@@ -257,6 +257,19 @@ def doctor(context: str | None, as_json: bool) -> None:
     sys.exit(2 if any(finding.level == "fail" for finding in findings) else 0)
 
 
+@kit.command()
+@as_json
+def progress(as_json: bool) -> None:
+    """Show which exercises of the course are solved."""
+    from kitlib import course
+
+    if as_json:
+        _print_json(course.progress_table())
+        return
+    for row in course.progress_table():
+        print(f"{row['exercise']}  {row['outcome']:13}  {row['title']}")
+
+
 @kit.group()
 def bench() -> None:
     """Measure, as JSON: the numbers of the README's tables."""
