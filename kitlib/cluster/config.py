@@ -28,6 +28,8 @@ class Settings:
         job_pod_failure_backoff: First delay before a Job replaces a failed Pod; doubles up to 10 minutes.
         container_restart_backoff: First delay of CrashLoopBackOff; doubles up to `max_container_restart_period`.
         image_pull_backoff: First delay of ImagePullBackOff; doubles up to 300.
+        back_off_period: A Pod with a container that cannot start is looked at again after this long and up to half
+            as long again; the status then shows the back-off.
         max_container_restart_period: Longest delay between restarts.
         event_ttl: How long Events are kept.
     """
@@ -40,6 +42,7 @@ class Settings:
     job_pod_failure_backoff: float = 2.0
     container_restart_backoff: float = 10.0
     image_pull_backoff: float = 10.0
+    back_off_period: float = 10.0
     max_container_restart_period: float = 300.0
     event_ttl: float = 3600.0
 

@@ -221,12 +221,14 @@ def _identity(event: Object) -> tuple[str, ...]:
     about = event["involvedObject"]
     message = event["message"]
     combined = message.startswith("(combined")
+    changed = about.get("resourceVersion", "") if "action" in event else ""
     return (
         about.get("kind", ""),
         about.get("namespace", ""),
         about["name"],
         about.get("uid", ""),
         about.get("fieldPath", ""),
+        changed,
         event["type"],
         event["reason"],
         "(combined)" if combined else message,

@@ -13,7 +13,6 @@ from typing import Any
 
 from kitlib.cluster import quantity
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.defaults import fill
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.config import Settings
@@ -52,8 +51,6 @@ def _admit_pod(kind: Kind, pod: Object, settings: Settings, lister: Lister) -> N
     spec = pod["spec"]
     _default_tolerations(spec, settings)
     _priority(kind, pod, lister)
-    fill(spec, {"serviceAccountName": "default"})
-    spec.setdefault("serviceAccount", spec["serviceAccountName"])
     _limit_ranges(kind, pod, lister)
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
     gates = [gate.get("name") for gate in spec.get("schedulingGates") or ()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 import uuid
@@ -24,12 +25,13 @@ from kitlib.cluster.kubelet.status import is_sidecar
 
 Object = dict[str, Any]
 _SHOWN_SECONDS = 1.0
-"""How long an error is shown before its back-off: a real kubelet looks about once a second."""
+"""How soon what happened is looked at again: a real kubelet relists its containers once a second."""
 
 _START_ERROR = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
     "unable to start container process: error during container init: "
 )
+_PULL_REASONS = ("ErrImagePull", "ImagePullBackOff")
 _CONFIG_ERRORS = (env.ConfigError, volumes.MountFailed)
 
 
@@ -60,6 +62,7 @@ class ContainerWorker:
         self._ended: Object | None = None
         self._last: Object | None = None
         self._waiting: tuple[str, str] | None = None
+        self._later: tuple[float, tuple[str, str]] | None = None
         self._failed_at = self._exact_end = 0.0
         self._image: images.Image | None = None
         self._ready = self._started = False
@@ -115,6 +118,7 @@ class ContainerWorker:
             self.begin_stop(f"Container {self.name} definition changed, will be restarted")
         elif changed:
             self._puller.reset()
+            self._later = None
 
     # --- bringing it nearer to the spec
 
@@ -130,13 +134,25 @@ class ContainerWorker:
         if self.running or not self._wanted():
             return None
         now = time.time()
+        return self._until_next_look(now) or self._back_off(now) or self._pull(now) or await self._start()
+
+    def _until_next_look(self, now: float) -> float:
+        """Return the seconds for which the status stays; at a next look it shows what the look before found."""
         if self._waiting and now < self._failed_at + _SHOWN_SECONDS:
             return self._failed_at + _SHOWN_SECONDS - now
-        if self._ended is not None:
-            delay = self._back_off(now)
-            if delay:
-                return delay
-        return self._pull(now) or await self._start()
+        if self._later is None:
+            return 0.0
+        at, waiting = self._later
+        if now < at:
+            return at - now
+        self._waiting, self._later, self._failed_at = waiting, None, now
+        return _SHOWN_SECONDS if waiting[0] == "CrashLoopBackOff" else 0.0
+
+    def _show_later(self, now: float, waiting: tuple[str, str]) -> float:
+        """Let the status show why the container waits with the Pod's next sync; return when that is."""
+        delay = self._facts.node.config.cluster.settings.back_off_period * random.uniform(1.0, 1.5)
+        self._later = (now + delay, waiting)
+        return delay
 
     def _wanted(self) -> bool:
         if self._ended is None:
@@ -148,17 +164,15 @@ class ContainerWorker:
 
     def _back_off(self, now: float) -> float:
         """Return the seconds until the next run may start, and say that it waits."""
-        assert self._ended is not None
-        finished = self._ended_at
-        if self._restarts.delay and now - finished < _SHOWN_SECONDS:
-            return _SHOWN_SECONDS - (now - finished)
-        delay = self._restarts.left(finished, now)
-        if delay and (self._waiting is None or self._waiting[0] != "CrashLoopBackOff"):
-            pod = self._pod_words()
-            message = f"back-off {_go_duration(self._restarts.delay)} restarting failed container={self.name} pod={pod}"
-            self._waiting = ("CrashLoopBackOff", message)
-            self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {pod}")
-        return delay
+        if self._ended is None:
+            return 0.0
+        delay = self._restarts.left(self._ended_at, now)
+        if not delay or (self._waiting or ("",))[0] == "CrashLoopBackOff":
+            return delay
+        pod = self._pod_words()
+        message = f"back-off {_go_duration(self._restarts.delay)} restarting failed container={self.name} pod={pod}"
+        self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {pod}")
+        return self._show_later(now, ("CrashLoopBackOff", message))
 
     def _pod_words(self) -> str:
         metadata = self._facts.pod["metadata"]
@@ -174,11 +188,18 @@ class ContainerWorker:
         try:
             self._image, events = self._puller.pull(self.spec, now)
         except NotPulled as failure:
-            self._fail(failure.reason, failure.message, failure.events)
-            return failure.retry
+            return self._not_pulled(failure, now)
         for event in events:
             self._event(*event)
         return 0.0
+
+    def _not_pulled(self, failure: NotPulled, now: float) -> float:
+        if failure.reason not in _PULL_REASONS or (self._waiting or ("",))[0] not in _PULL_REASONS:
+            self._fail(failure.reason, failure.message, failure.events)
+            return failure.retry
+        for event in failure.events:
+            self._event(*event)
+        return self._show_later(now, (failure.reason, failure.message))
 
     def _fail(self, reason: str, message: str, events: Events) -> None:
         """Say why the container does not start, once."""
@@ -224,7 +245,7 @@ class ContainerWorker:
 
     def _begin(self, attempt: int) -> None:
         self._last = self._ended or self._last
-        self._ended = self._waiting = None
+        self._ended = self._waiting = self._later = None
         self.attempt = attempt
         self.id = uuid.uuid4().hex + uuid.uuid4().hex
         self._records.append(self.id)

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
@@ -22,6 +23,9 @@ Lookup = Callable[[str, str], Object | None]
 """Finds a ConfigMap or Secret of the Pod's namespace: called with `configmaps` or `secrets` and a name."""
 
 _PASSED = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "NIX_LD", "TERMINFO")
+CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH that container runtimes give an image that names none."""
+
 _REFERENCE = re.compile(r"\$(\$|\(([^()$]*)\)|)")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
 
@@ -44,7 +48,8 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 def base(image_bin: str = "") -> dict[str, str]:
     """Return what any program needs: PATH with the stand-ins first, language, library paths."""
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    folders = [str(images.BIN), image_bin, os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
+    tools = CONTAINER_PATH if shutil.which("ls", path=CONTAINER_PATH) else os.environ.get("PATH", os.defpath)
+    folders = [str(images.BIN), image_bin, os.path.dirname(sys.executable), tools]
     env["PATH"] = ":".join(folder for folder in folders if folder)
     env["KIT_PYTHON"] = sys.executable
     return env

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kitlib.cluster import images
+from kitlib.cluster import images, quantity
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kitlib.cluster.clock import rfc3339, rfc3339_micro
 from kitlib.cluster.config import KUBERNETES_VERSION, NodeConfig
@@ -31,6 +31,10 @@ Object = dict[str, Any]
 LEASES = "leases.coordination.k8s.io"
 LEASE_NAMESPACE = "kube-node-lease"
 HEARTBEAT_SECONDS = 300.0
+HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
+TTL_ANNOTATION = "node.alpha.kubernetes.io/ttl"
+"""Seconds for which a kubelet may cache configuration; the TTL controller sets 0 in a cluster of up to 100 nodes."""
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -76,7 +80,18 @@ def _capacity(config: NodeConfig, devices: Devices) -> dict[str, str]:
         "memory": f"{config.memory_bytes >> 10}Ki",
         "pods": str(MAX_PODS),
     }
+    capacity.update(_huge_pages())
     return {**capacity, RESOURCE: str(devices.count)} if devices.count else capacity
+
+
+def _huge_pages() -> dict[str, str]:
+    """Return the machine's huge pages by size, such as `hugepages-2Mi`; few machines have set any aside."""
+    found = {}
+    for folder in HUGE_PAGES.glob("hugepages-*kB"):
+        size = int(folder.name.removeprefix("hugepages-").removesuffix("kB"))
+        number = int(_read(str(folder / "nr_hugepages")) or 0)
+        found[f"hugepages-{quantity.canonical(f'{size}Ki')}"] = quantity.canonical(f"{size * number}Ki")
+    return found
 
 
 def conditions() -> list[Object]:
@@ -150,7 +165,7 @@ class NodeStatus:
         self._port = port
         name = self._config.name
         wanted = labels(self._config, self._devices)
-        annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
+        annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true", TTL_ANNOTATION: "0"}
         about = {"name": name, "labels": wanted, "annotations": annotations}
         try:
             await self._client.create("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": about, "spec": {}})

@@ -24,7 +24,9 @@ from kitlib.cluster.kubelet.main import Kubelet
 from kitlib.cluster.store import Store
 
 GENEROUS = 60.0
-FAST = Settings(container_restart_backoff=0.4, image_pull_backoff=0.4, node_lease_renew_interval=0.2)
+FAST = Settings(
+    container_restart_backoff=0.4, image_pull_backoff=0.4, back_off_period=0.2, node_lease_renew_interval=0.2
+)
 BOTH_WAYS = pytest.mark.parametrize("changes", [{"isolation": "auto"}, {"isolation": "plain"}], ids=["auto", "plain"])
 """Run a test with namespaces, where the kernel allows them, and in plain mode."""
 

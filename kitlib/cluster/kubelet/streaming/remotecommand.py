@@ -81,12 +81,18 @@ def exit_status(code: int) -> Status:
     }
 
 
-def failure_status(message: str) -> Status:
-    """Return the Status for a command that could not be started."""
+def failure_status(message: str, relayed: bool = False) -> Status:
+    """Return the Status for a command that could not be started.
+
+    Args:
+        message: Why.
+        relayed: The client speaks v5: a real API server translates that protocol for the kubelet, and wraps its error.
+    """
+    text = f"Internal error occurred: {message}"
     return {
         "metadata": {},
         "status": "Failure",
-        "message": f"Internal error occurred: {message}",
+        "message": f"Internal error occurred: {text}" if relayed else text,
         "reason": "InternalError",
         "details": {"causes": [{"message": message}]},
         "code": 500,
@@ -101,14 +107,17 @@ class Session:
         options: What the client asked for.
         write: Sends bytes on the channel of that name; waits while the client is slow.
         reports_exit: Whether the process's exit code is the session's (exec) or not (attach).
+        relayed: See `failure_status`.
     """
 
-    def __init__(self, start: Start, options: Options, write: Write, *, reports_exit: bool) -> None:
+    def __init__(
+        self, start: Start, options: Options, write: Write, *, reports_exit: bool, relayed: bool = False
+    ) -> None:
         """Prepare the session; `run` starts the process."""
         self._start = start
         self._options = options
         self._write = write
-        self._reports_exit = reports_exit
+        self._reports_exit, self._relayed = reports_exit, relayed
         self._process: ExecProcess | None = None
         self._ready = asyncio.Event()
 
@@ -137,7 +146,7 @@ class Session:
         try:
             self._process = await self._start()
         except (ExecFailed, ContainerNotRunning, KeyError) as error:
-            await self._write("error", orjson.dumps(failure_status(str(error).strip("'\""))))
+            await self._write("error", orjson.dumps(failure_status(str(error).strip("'\""), self._relayed)))
             return
         finally:
             self._ready.set()
@@ -215,7 +224,8 @@ async def serve_websocket(
     async def write(channel: str, data: bytes) -> None:
         await socket.send_bytes(bytes([CHANNELS.index(channel)]) + data)
 
-    session = Session(start, options, write, reports_exit=reports_exit)
+    relayed = socket.ws_protocol == WEBSOCKET_PROTOCOLS[0]
+    session = Session(start, options, write, reports_exit=reports_exit, relayed=relayed)
 
     async def run() -> None:
         await socket.send_bytes(b"\x01")
