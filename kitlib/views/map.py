@@ -151,7 +151,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         # ipykernel 7.4 sends answers to the shell that spoke last, here the one that may be busy with a cell;
         # without this mark they keep the subshell that the front end chose, and buttons work all the time.
         if self.comm is not None:
-            vars(self.comm).pop("_reply_subshell_id", None)
+            self.comm.__dict__.pop("_reply_subshell_id", None)
 
     def _act(self, content: Json) -> None:
         """Do what a button asks for, in a thread of its own."""

@@ -136,7 +136,7 @@ function updateGpus(row, node) {
 }
 
 function updateTiles(parent, pods, view) {
-  parent.classList.toggle("kit-many", pods.length > 24);
+  parent.classList.toggle("kit-many", view.dense || pods.length > 24);
   keyed(parent, pods, (pod) => pod.uid, (pod) => createTile(pod, view.select), (tile, pod) => updateTile(tile, pod, view.selected));
 }
 
@@ -267,7 +267,7 @@ function moveFocus(root, event) {
 
 function render({ model, el }) {
   const root = skeleton();
-  const view = { selected: null, pointed: null, select, point, canAct: false };
+  const view = { selected: null, pointed: null, select, point, canAct: false, dense: false };
   const act = (message) => model.send(message);
   el.append(root);
 
@@ -276,6 +276,8 @@ function render({ model, el }) {
     if (!scene || !scene.nodes) return;
     const pods = scene.nodes.flatMap((node) => node.pods).concat(scene.waiting);
     view.canAct = scene.canActOnNodes;
+    view.dense = scene.nodes.length > 12;
+    part(root, "nodes").classList.toggle("kit-dense", view.dense);
     root.setAttribute("aria-label", scene.title);
     setText(part(root, "title"), scene.title);
     setText(part(root, "summary"), summary(scene));
@@ -318,6 +320,7 @@ function render({ model, el }) {
     model.save_changes();
   });
   root.addEventListener("keydown", (event) => moveFocus(root, event));
+  part(root, "nodes").addEventListener("scroll", links);
   const sizes = new ResizeObserver(() => model.get("scene").nodes && links());
   sizes.observe(root);
   model.on("change:scene", draw);
