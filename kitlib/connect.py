@@ -25,7 +25,8 @@ from kitlib.home import kit_home
 if TYPE_CHECKING:
     from kitlib.session import Cluster
 
-PRODUCTION = re.compile(r"(^|[^a-z])(prod|prd|production|live)([^a-z]|$)", re.IGNORECASE)
+PRODUCTION = r"(^|[^a-z])(prod|prd|production|live)([^a-z]|$)"
+"""What names of contexts and clusters look like production; `KIT_PRODUCTION_PATTERN` says otherwise ("" is none)."""
 LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -117,15 +118,28 @@ def _choose(context: str | None, confirm: str | None) -> tuple[str, dict[str, An
         return "in-cluster", _in_cluster()
     if wish.startswith("context:"):
         name = wish.removeprefix("context:")
-        _refuse_production(name, confirm)
-        return "context", single_context(read_kubeconfigs(_outer), name)
+        config = read_kubeconfigs(_outer)
+        _refuse_production(name, config, confirm)
+        return "context", single_context(config, name)
     raise KitError(f"KIT_CLUSTER is {wish!r}; it must be `embedded`, `in-cluster` or `context:NAME`.")
 
 
-def _refuse_production(name: str, confirm: str | None) -> None:
-    if PRODUCTION.search(name) and name not in (confirm, os.environ.get("KIT_ALLOW_CONTEXT")):
+def _refuse_production(name: str, config: dict[str, Any], confirm: str | None) -> None:
+    """Refuse a context that looks like production by its name, its cluster's or its server's, until confirmed."""
+    pattern = os.environ.get("KIT_PRODUCTION_PATTERN", PRODUCTION)
+    try:
+        rule = re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise KitError(f"KIT_PRODUCTION_PATTERN is no regular expression ({error}): {pattern!r}.") from error
+    contexts = {one["name"]: one.get("context") or {} for one in reversed(config["contexts"])}
+    cluster = contexts.get(name, {}).get("cluster", "")
+    servers = [one.get("cluster") or {} for one in config["clusters"] if one["name"] == cluster]
+    looks = [name, str(cluster), *(str(one.get("server", "")) for one in servers[:1])]
+    suspicious = next((text for text in looks if pattern and rule.search(text)), None)
+    if suspicious and name not in (confirm, os.environ.get("KIT_ALLOW_CONTEXT")):
+        what = "" if suspicious == name else f" (by {suspicious})"
         raise KitError(
-            f"Context {name!r} looks like production, and the lessons break things on purpose. If you mean it: "
+            f"Context {name!r}{what} looks like production, and the lessons break things on purpose. If you mean it: "
             f"kitlib.connect(..., confirm={name!r}), or set KIT_ALLOW_CONTEXT={name}."
         )
 
@@ -190,6 +204,9 @@ def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
         if inner.get(key):
             inner[key] = str(folder / inner[key])
+    command = (inner.get("exec") or {}).get("command", "")
+    if os.sep in command:
+        inner["exec"] = {**inner["exec"], "command": str(folder / command)}
     return {**entry, **{kind: inner for kind in ("cluster", "user") if kind in entry}}
 
 
@@ -243,6 +260,7 @@ def _register_magics() -> None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if shell is not None:
-        from kitlib import kubectl
+        from kitlib import kubectl, transport
 
         kubectl.register(shell)
+        transport.show_and_go_on(shell)

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from kitlib import kubectl
+from kitlib import assigned, kubectl
 from kitlib.errors import KitError
 from kitlib.home import kit_home
+from kitlib.transport import connect_client, message_of
 
 LABELS = {"app.kubernetes.io/part-of": "kit"}
-PART_OF_KIT = "app.kubernetes.io/part-of=kit"
 GPU = "nvidia.com/gpu"
 PATIENCE = 120.0
 """Seconds that a namespace may take to disappear."""
@@ -63,7 +63,7 @@ class Cluster:
         self._started_in = os.getcwd()
         self._on_clean_up: list[Callable[[], None]] = []
         with self.errors():
-            self.api = config.new_client_from_config_dict(source, persist_config=False)
+            self.api = connect_client(source)
         self.core = client.CoreV1Api(self.api)
         self.apps = client.AppsV1Api(self.api)
         self.batch = client.BatchV1Api(self.api)
@@ -103,9 +103,9 @@ class Cluster:
                 "expired. Log in to the cluster again, then run this cell again."
             )
         if isinstance(error, ApiException) and error.status == 403:
-            return f"Your account in context {self.context!r} lacks a right: {_message(error)}"
+            return f"Your account in context {self.context!r} lacks a right: {message_of(error)}"
         if isinstance(error, ApiException) and error.status:
-            return f"{server} answered {error.status}: {_message(error)}"
+            return f"{server} answered {error.status}: {message_of(error)}"
         if isinstance(error, ConfigException):
             return f"Context {self.context!r} cannot be used: {error}"
         return f"No answer from {server} (context {self.context!r}): {restart}."
@@ -149,10 +149,31 @@ class Cluster:
             self.core.create_namespace({"metadata": metadata}, _request_timeout=20)
             self.owns_namespace = True
         except ApiException as error:
-            given = self._source["contexts"][0]["context"].get("namespace")
-            if error.status != 403 or not given:
+            if error.status != 403:
                 raise
-            self.namespace = given
+            self._use_the_contexts_namespace(error)
+
+    def _use_the_contexts_namespace(self, error: ApiException) -> None:
+        """Stay in the namespace that the context names, if nothing of anybody else's is there.
+
+        Raises:
+            KitError: There is none, or it is in use.
+        """
+        given = self.context_namespace
+        mend = "ask whoever runs the cluster for a namespace of your own, and name it with KIT_NAMESPACE"
+        if not given:
+            raise KitError(f"{self._sentence(error)}. To go on, {mend}.") from error
+        self.namespace = given
+        self.use()
+        if self._made_for_the_course():
+            return
+        there = [] if assigned.remembered(self.kubeconfig) else assigned.things(self.kubeconfig, given)
+        if there:
+            raise KitError(
+                f"You may not create namespaces, and {given}, the context's own, is in use ({there[0].name}, "
+                f"{len(there)} objects). If it is yours alone: KIT_NAMESPACE={given}; what is there stays. "
+                f"Otherwise {mend}."
+            ) from error
 
     def _adopt_namespace(self, found: Any, assigned: bool) -> None:
         """Take over a namespace that exists: ours from before, or one that was assigned."""
@@ -188,6 +209,7 @@ class Cluster:
                 f"Context    {self.context}",
                 *self._describe_nodes(),
                 f"Namespace  {self.namespace} ({state if self.owns_namespace else 'assigned to you'})",
+                *([] if self.embedded else [f"Clean-up   cluster.clean_up(), or kit clean --context {self.context}"]),
             ]
         )
 
@@ -263,23 +285,30 @@ class Cluster:
         return f"namespace {self.namespace} is gone"
 
     def _delete_objects(self) -> str:
-        """Delete the kit's objects in a namespace that is not ours; all of them if it was made for the course."""
-        found = self.core.read_namespace(self.namespace, _request_timeout=20)
-        course = (found.metadata.labels or {}).get("app.kubernetes.io/part-of") == "kit"
+        """Delete what was made here in a namespace that is not ours; everything if it was made for the course."""
+        if not self._made_for_the_course():
+            count = assigned.remove(self.kubeconfig, self.namespace)
+            return f"{count} objects that were made in {self.namespace} are gone"
         kinds = "deployments,statefulsets,daemonsets,jobs,cronjobs,replicasets,pods,services,persistentvolumeclaims"
-        if course:
-            commands = [
-                [kinds, "--all"],
-                ["configmaps", "--field-selector=metadata.name!=kube-root-ca.crt"],
-                ["secrets", "--field-selector=type=Opaque"],
-            ]
-        else:
-            commands = [[f"{kinds},configmaps,secrets", f"--selector={PART_OF_KIT}"]]
-        for words in commands:
+        for words in (
+            [kinds, "--all"],
+            ["configmaps", "--field-selector=metadata.name!=kube-root-ca.crt"],
+            ["secrets", "--field-selector=type=Opaque"],
+        ):
             result = kubectl.run(["delete", *words, f"--namespace={self.namespace}", "--ignore-not-found"])
             if result.code:
                 raise KitError(result.stderr.strip())
-        return f"{'everything' if course else 'what carries the label ' + PART_OF_KIT} in {self.namespace} is deleted"
+        return f"everything in {self.namespace} is deleted"
+
+    def _made_for_the_course(self) -> bool:
+        """Return whether an instructor made this namespace for the course: then all in it is the learner's."""
+        try:
+            found = self.core.read_namespace(self.namespace, _request_timeout=20)
+        except ApiException as error:
+            if error.status not in (403, 404):
+                raise
+            return False
+        return (found.metadata.labels or {}).get("app.kubernetes.io/part-of") == "kit"
 
     def service_url(self, name: str) -> str:
         """Return an address that leads from here to a Service: its NodePort where that can be reached.
@@ -302,8 +331,42 @@ class Cluster:
         """Return the addresses at which NodePorts may answer: this machine's for the embedded cluster."""
         if self.embedded:
             return ["127.0.0.1"]
-        found = [item for node in self.core.list_node().items[:1] for item in node.status.addresses]
+        try:
+            nodes = self.core.list_node(limit=1, _request_timeout=20).items
+        except ApiException as error:
+            if error.status != 403:
+                raise
+            return []
+        found = [item for node in nodes for item in node.status.addresses]
         return [item.address for kind in ("ExternalIP", "InternalIP") for item in found if item.type == kind]
+
+    def gpu_count(self) -> int:
+        """Return how many GPUs Pods may ask for; where nodes may not be listed, what the namespace's quota grants.
+
+        `KIT_USABLE_GPUS` says it where neither can be seen.
+        """
+        told = os.environ.get("KIT_USABLE_GPUS", "")
+        if told.isdigit():
+            return int(told)
+        with self.errors():
+            try:
+                nodes = self.core.list_node(_request_timeout=20).items
+                return sum(int((node.status.allocatable or {}).get(GPU, 0)) for node in nodes)
+            except ApiException as error:
+                if error.status != 403:
+                    raise
+            granted = self._gpu_quota()
+        mend = "" if granted else "; if there are GPUs, say how many you may use with KIT_USABLE_GPUS"
+        print(f"Your account may not list nodes; the namespace's quota grants {granted or 'no'} GPUs{mend}.")
+        return granted
+
+    def _gpu_quota(self) -> int:
+        try:
+            quotas = self.core.list_namespaced_resource_quota(self.namespace, _request_timeout=20).items
+        except ApiException:
+            return 0
+        hard = [int((quota.spec.hard or {}).get(f"requests.{GPU}", 0)) for quota in quotas]
+        return max(hard, default=0)
 
     def kill_node(self, name: str) -> None:
         """Power a node of the embedded cluster off, as if its plug were pulled.
@@ -350,9 +413,14 @@ def open_cluster(engine: str, source: dict[str, Any], chapter: str, learner: str
     cluster = Cluster(engine, source)
     with cluster.errors():
         cluster.version = client.VersionApi(cluster.api).get_code(_request_timeout=20).git_version
-    name = f"kit-{chapter}" if cluster.embedded else f"kit-{chapter}-{learner}"
-    cluster.open_namespace(name[:63].strip("-"), {"kit/course": chapter})
+    name = (f"kit-{chapter}" if cluster.embedded else f"kit-{chapter}-{learner}")[:63].strip("-")
+    if not cluster.embedded:
+        where = os.environ.get("KIT_NAMESPACE") or name
+        print(f"On {source['clusters'][0]['cluster'].get('server')} everything goes into namespace {where}.")
+    cluster.open_namespace(name, {"kit/course": chapter})
     cluster.use()
+    if not cluster.owns_namespace:
+        assigned.remember(cluster.kubeconfig, cluster.namespace)
     return cluster
 
 

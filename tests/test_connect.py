@@ -278,16 +278,18 @@ def test_a_namespace_of_somebody_else_is_left_alone(embedded: EmbeddedCluster) -
     embedded.kubectl("delete", "namespace", "kit-taken")
 
 
-def test_in_an_assigned_namespace_only_what_is_labelled_goes(embedded: EmbeddedCluster, namespace: str) -> None:
+def test_in_an_assigned_namespace_what_was_there_before_stays(embedded: EmbeddedCluster, namespace: str) -> None:
+    embedded.kubectl("create", "configmap", "theirs", f"--namespace={namespace}")
     os.environ["KIT_NAMESPACE"] = namespace
     made = kitlib.connect("assigned")
     assert made.namespace == namespace
-    for name in ("theirs", "ours"):
-        kubectl.run(f"create configmap {name}")
-    kubectl.run("label configmap ours app.kubernetes.io/part-of=kit")
-    made.clean_up()
+    kubectl.run("create configmap ours")
+    again = kitlib.connect("assigned")
+    kubectl.run("create deployment app --image=nginx")
+    again.clean_up()
     assert kubectl.run("get configmap theirs").code == 0
-    assert kubectl.run("get configmap ours").code == 1
+    assert kubectl.run("get configmap ours").code == kubectl.run("get deployment app").code == 1
+    assert kubectl.run("get pods,replicasets -o name").stdout == ""
 
 
 def test_a_namespace_made_for_the_course_is_emptied_but_kept(embedded: EmbeddedCluster, namespace: str) -> None:

@@ -10,6 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from kitlib.connect import current
 from kitlib.course.look import BOOTCAMP
 from kitlib.errors import KitError
+from kitlib.session import LABELS
 
 IMAGE = "gcr.io/google-samples/kubernetes-bootcamp:v1"
 PATIENCE = 180.0
@@ -43,7 +44,7 @@ def ensure_app(replicas: int = 1, service: bool = False) -> None:
 
 def _create(call: Any, namespace: str, labels: dict[str, str], spec: dict[str, Any]) -> None:
     try:
-        call(namespace, {"metadata": {"name": BOOTCAMP, "labels": labels}, "spec": spec})
+        call(namespace, {"metadata": {"name": BOOTCAMP, "labels": {**labels, **LABELS}}, "spec": spec})
     except ApiException as error:
         if error.status != 409:
             raise

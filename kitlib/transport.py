@@ -1,0 +1,134 @@
+"""The official client, made fit for a cluster that is far away and belongs to somebody else.
+
+Two things are added to it. Requests that the API server or something before it turns away for the moment (429, and
+502 to 504 where repeating is harmless) are repeated, as client-go does. And a right that the learner's account lacks
+outside its own namespace becomes `NotAllowed`, which explains itself and ends a cell, not the notebook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import urllib3
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+REPEATABLE = READING | {"PUT", "DELETE"}
+FORBIDDEN = re.compile(
+    r'forbidden: User .* cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "[^"]*" '
+    r'(?P<where>at the cluster scope|in the namespace "[^"]+")'
+)
+"""How an API server says that RBAC refuses."""
+
+
+class Patience(urllib3.Retry):
+    """Six tries within about ten seconds, or as `Retry-After` says.
+
+    429 says that nothing was done, so every method is repeated; after 500 and 502 to 504 only what may be done twice.
+    """
+
+    def __init__(self, total: int | None = 6, **options: Any) -> None:
+        """Set what is different from urllib3's own rule."""
+        options = {"connect": 2, "read": 2, "backoff_factor": 0.2, "raise_on_status": False, **options}
+        super().__init__(total=total, **options)
+
+    def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+        """Return whether an answer asks for another try."""
+        if not self.total:
+            return False
+        return status_code == 429 or (status_code in (500, 502, 503, 504) and method.upper() in REPEATABLE)
+
+
+class NotAllowed(ApiException):  # type: ignore[misc]
+    """A right that the account lacks, outside its own namespace. Notebooks explain it and go on with the next cell."""
+
+    def __init__(self, error: ApiException, sentence: str) -> None:
+        """Keep the server's answer and the sentence."""
+        super().__init__(status=error.status, reason=error.reason)
+        self.body, self.headers, self.sentence = error.body, error.headers, sentence
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return self.sentence
+
+
+class Transport(client.ApiClient):  # type: ignore[misc]
+    """The official client with the two additions."""
+
+    def call_api(self, *arguments: Any, **options: Any) -> Any:
+        """Send a request; older releases of the client raise here what the server refuses."""
+        with _explained():
+            return super().call_api(*arguments, **options)
+
+    def response_deserialize(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer; newer releases of the client raise here what the server refuses."""
+        with _explained():
+            return super().response_deserialize(*arguments, **options)
+
+
+@contextlib.contextmanager
+def _explained() -> Any:
+    try:
+        yield
+    except ApiException as error:
+        sentence = lesson_without(message_of(error)) if error.status == 403 else ""
+        if not sentence:
+            raise
+        raise NotAllowed(error, sentence) from error
+
+
+def lesson_without(message: str) -> str:
+    """Return what to say when an account may not do something that a lesson can do without; otherwise "".
+
+    Args:
+        message: What the API server, or kubectl, said.
+    """
+    found = FORBIDDEN.search(message)
+    if not found or not (found["where"].endswith("scope") or "/" in found["resource"]):
+        return ""
+    whose = "the whole cluster" if found["where"].endswith("scope") else "this namespace"
+    return (
+        f"Skipped: your account may not {found['verb']} {found['resource']} in {whose}. Whoever runs the cluster "
+        "decides that; read on, the rest of the lesson does without."
+    )
+
+
+def connect_client(kubeconfig: dict[str, Any]) -> Any:
+    """Return a client for the current context of a kubeconfig: certificates, tokens, exec plugins, proxies.
+
+    Args:
+        kubeconfig: The content of a kubeconfig; nothing is written back to a file.
+
+    Raises:
+        kubernetes.config.ConfigException: The kubeconfig does not work, such as for a missing credential program.
+    """
+    settings = configuration()
+    config.load_kube_config_from_dict(kubeconfig, client_configuration=settings, persist_config=False)
+    return Transport(configuration=settings)
+
+
+def configuration() -> Any:
+    """Return an empty configuration of the official client that repeats what was turned away."""
+    settings = type.__call__(client.Configuration)  # as the client itself: without anybody's global defaults
+    settings.retries = Patience()
+    return settings
+
+
+def message_of(error: ApiException) -> str:
+    """Return the API server's own sentence."""
+    with contextlib.suppress(Exception):
+        return str(yaml.safe_load(error.body)["message"])
+    return str(error.reason)
+
+
+def show_and_go_on(shell: Any) -> None:
+    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell."""
+
+    def handler(shell: Any, kind: type, error: NotAllowed, trace: Any, tb_offset: int | None = None) -> None:
+        print(error)
+
+    shell.set_custom_exc((NotAllowed,), handler)
