@@ -62,6 +62,10 @@ def describe(
     min_workers: int | None = None,
     cpu: str | None = None,
     memory: str | None = None,
+    pull_secret: str | None = None,
+    node_selector: dict[str, str] | None = None,
+    tolerations: list[str] | None = None,
+    env: dict[str, str] | None = None,
     **settings: Any,
 ) -> TrainJob:
     """Describe a run without creating anything; `submit`, `preview` and `preflight` take the same arguments.
@@ -78,6 +82,10 @@ def describe(
         min_workers: Go on with so few workers when the cluster holds no more (elastic).
         cpu: CPU request of a Pod, such as `500m`.
         memory: Memory request and limit of a Pod, such as `1Gi`.
+        pull_secret: Secret with the password of a private registry.
+        node_selector: Labels that a node must have.
+        tolerations: Taints to put up with besides the GPU one, written `KEY[=VALUE][:EFFECT]`.
+        env: More environment variables, such as `{"NCCL_SOCKET_IFNAME": "eth0"}`.
         settings: Any field of `Config` in `worker.py`, such as `steps=50` or `batch_size=8`.
 
     Raises:
@@ -86,8 +94,9 @@ def describe(
     values = {key: value for key, value in settings.items() if value is not None}
     path = Path(script) if script is not None else None
     job = TrainJob(
-        workers, gpus_per_worker, preset, values, name, image, checkpoints, restarts, path, min_workers, cpu, memory
-    )
+        workers, gpus_per_worker, preset, values, name, image, checkpoints, restarts, path, min_workers, cpu, memory,
+        pull_secret, node_selector or {}, tolerations or [], env or {},
+    )  # fmt: skip
     return _job.prepare(job)
 
 

@@ -14,12 +14,18 @@ from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
 from kitlib.errors import KitError
+from kitlib.train.mends import mend
+from kitlib.transport import Transport, configuration, message_of
 
 TIMEOUT = (5, 30)
 """Seconds to connect and to wait for an answer."""
 
 PATIENCE = 60.0
 """Seconds that a following run puts up with an API server that is away."""
+
+
+class Away(KitError):  # noqa: N818
+    """The API server does not answer, or only that it cannot at the moment. Waiting may help."""
 
 
 class Api:
@@ -39,7 +45,9 @@ class Api:
         """
         path = os.environ.get("KUBECONFIG")
         try:
-            self.client = config.new_client_from_config(path)
+            settings = configuration()
+            config.load_kube_config(path, client_configuration=settings, persist_config=False)
+            self.client = Transport(configuration=settings)
             context = config.list_kube_config_contexts(path)[1]["context"]
         except (config.ConfigException, TypeError) as error:
             raise KitError("No cluster: run `kitlib.connect(...)`, or `kit up` and set KUBECONFIG.") from error
@@ -62,9 +70,11 @@ class Api:
         except ApiException as error:
             if error.status in (404, 409):
                 raise
-            raise KitError(f"The API server answers {error.status}: {message_of(error)}") from error
+            kind = Away if error.status == 429 or error.status >= 500 else KitError
+            said = message_of(error)
+            raise kind(f"The API server answers {error.status}: {said}. {mend(said)}".strip()) from error
         except (HTTPError, OSError) as error:
-            raise KitError(f"The API server at {self.client.configuration.host} does not answer.") from error
+            raise Away(f"The API server at {self.client.configuration.host} does not answer.") from error
 
     def patiently(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """Do as `ask`, and wait while the API server is away (it may restart while a run goes on)."""
@@ -72,24 +82,38 @@ class Api:
         while True:
             try:
                 return self.ask(call, *arguments, **options)
-            except KitError as error:
-                if "does not answer" not in str(error) or time.monotonic() > deadline:
+            except Away:
+                if time.monotonic() > deadline:
                     raise
+            time.sleep(0.5)
+
+    def make(self, create: Callable[..., Any], read: Callable[..., Any], manifest: dict[str, Any]) -> dict[str, Any]:
+        """Create an object once, however often it takes: an answer that got lost does not make a second one.
+
+        Raises:
+            KitError: The server refuses, or does not answer for a minute.
+            ApiException: An object of that name was there before (409).
+        """
+        name, unsure, deadline = manifest["metadata"]["name"], False, time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.ask(create, self.namespace, manifest)
+            except Away:
+                unsure = True
+                if time.monotonic() > deadline:
+                    raise
+            except ApiException as error:
+                if not (unsure and error.status == 409):
+                    raise
+                return self.patiently(read, name, self.namespace)
             time.sleep(0.5)
 
     def gone(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         """Delete something that may be gone already."""
         with contextlib.suppress(ApiException):
-            self.ask(call, *arguments, **options)
+            self.patiently(call, *arguments, **options)
 
     @property
     def embedded(self) -> bool:
         """Whether this is the kit's own cluster, whose nodes are processes of this machine."""
-        return str(self.ask(client.VersionApi(self.client).get_code)["gitVersion"]).endswith("+kit")
-
-
-def message_of(error: ApiException) -> str:
-    """Return the server's own sentence."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        return str(json.loads(error.body)["message"])
-    return str(error.reason)
+        return str(self.patiently(client.VersionApi(self.client).get_code)["gitVersion"]).endswith("+kit")

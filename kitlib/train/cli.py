@@ -72,7 +72,7 @@ def _train(job: Any, out: Path, screen: Any, as_json: bool, keep_run: bool) -> i
         return INTERRUPTED
     finally:
         if run is not None and not keep_run:
-            run.delete()
+            train.run.take_back(run, wait=True)
 
 
 def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from kitlib.train.api import Api
 from kitlib.train.fit import read_nodes
 from kitlib.train.job import GPU
 from kitlib.train.logs import rank_of
+from kitlib.train.mends import mend
 
 EXITS = {
     64: "the configuration is wrong (64)",
@@ -29,8 +30,25 @@ def waiting(pods: list[Pod], api: Api) -> list[str]:
             found = status.get("state", {}).get("waiting", {})
             if found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
                 name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
-                lines.append(f"Rank {rank_of(pod)} ({name} on {node}): {found['reason']}: {found.get('message', '')}")
+                said = f"{found['reason']}: {found.get('message', '')}"
+                lines.append(f"Rank {rank_of(pod)} ({name} on {node}): {said}{_advice(said)}")
     return lines
+
+
+def not_made(name: str, workers: int, pods: list[Pod], api: Api) -> list[str]:
+    """Say why the Job controller could not make a run's Pods: a quota, a LimitRange, the Pod Security level."""
+    if len(pods) >= workers:
+        return []
+    selector = f"involvedObject.kind=Job,involvedObject.name={name},reason=FailedCreate"
+    found = api.patiently(api.core.list_namespaced_event, api.namespace, field_selector=selector)["items"]
+    said = {str(event.get("message", "")).partition("is forbidden: ")[2] or event.get("message", "") for event in found}
+    missing = workers - len(pods)
+    return [f"{missing} of {workers} workers were refused: {text}{_advice(text)}" for text in sorted(said)]
+
+
+def _advice(text: str) -> str:
+    found, stop = mend(text), "" if text.rstrip().endswith((".", ")")) else "."
+    return f"{stop} {found}" if found else ""
 
 
 def _refusal(pod: Pod) -> str:
@@ -47,7 +65,7 @@ def _not_scheduled(pods: list[Pod], api: Api) -> str:
     wanted = int(pods[0]["spec"]["containers"][0].get("resources", {}).get("requests", {}).get(GPU, 0))
     said = f"(the scheduler: {_refusal(pods[0])})"
     if not wanted or "Insufficient " + GPU not in said:
-        return f"{who}: no node fits {said}"
+        return f"{who}: no node fits {said}{_advice(said)}"
     try:
         nodes, holders = read_nodes(api), gpu_holders(api)
     except KitError:

@@ -28,6 +28,11 @@ IMAGE = "pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime"
 SCRIPTS = Path(__file__).parent
 PART_OF = {"app.kubernetes.io/part-of": "kit", "app.kubernetes.io/name": "train"}
 JOB_NAME, INDEX = "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-completion-index"
+TAINT = re.compile(
+    r"(?P<key>[A-Za-z0-9][-\w./]*)(=(?P<value>[-\w.]*))?(:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute))?"
+)
+RESERVED = {"KIT_SERVICE", "KIT_PORT", "KIT_GPUS", "POD_IP", "POD_NAME", "NODE_NAME", "JOB_COMPLETION_INDEX",
+            "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # fmt: skip
 GRACE_SECONDS = 45
 """More than the 30 s that torchrun gives its workers, which is more than a save takes."""
 
@@ -76,6 +81,10 @@ class TrainJob:
         min_workers: Smallest number of workers to go on with when the cluster cannot hold all.
         cpu: CPU request of a Pod instead of the preset's.
         memory: Memory request of a Pod instead of the preset's.
+        pull_secret: Secret with the password of a private registry.
+        node_selector: Labels that a node must have, such as `{"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}`.
+        tolerations: Taints to put up with besides the GPU one, written `KEY[=VALUE][:EFFECT]`.
+        env: More environment variables, such as `{"NCCL_SOCKET_IFNAME": "eth0"}`.
     """
 
     workers: int = 2
@@ -90,6 +99,10 @@ class TrainJob:
     min_workers: int | None = None
     cpu: str | None = None
     memory: str | None = None
+    pull_secret: str | None = None
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
@@ -138,6 +151,7 @@ def prepare(job: TrainJob) -> TrainJob:
     if presets and job.preset not in presets:
         raise KitError(f"Unknown preset {job.preset!r}: choose one of {', '.join(presets)}.")
     _check_settings(job, _known(job.worker_script, "settings"))
+    _check_place(job)
     name = job.name or f"{job.preset}-{secrets.token_hex(3)}"
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?", name):
         raise KitError(f"{name!r} cannot name a run: lower-case letters, digits, dashes, a letter first, at most 50.")
@@ -171,6 +185,18 @@ def _check_settings(job: TrainJob, known: dict[str, Any]) -> None:
     tokens = job.settings.get("batch_size", 1) * job.settings.get("block_size", 1)
     if tokens > 2**22:
         raise KitError(f"A micro-batch of {tokens:,} tokens fits no GPU: use a smaller batch_size and more grad_accum.")
+
+
+def _check_place(job: TrainJob) -> None:
+    for taint in job.tolerations:
+        if not isinstance(taint, str) or not TAINT.fullmatch(taint):
+            raise KitError(f"tolerations has {taint!r}: write KEY, KEY=VALUE or KEY=VALUE:NoSchedule.")
+    for name, values in (("node_selector", job.node_selector), ("env", job.env)):
+        if not isinstance(values, dict) or not all(isinstance(text, str) for pair in values.items() for text in pair):
+            raise KitError(f"{name} is {values!r}: it must be a dict of strings, such as {{'NAME': 'value'}}.")
+    fixed = sorted(set(job.env) & RESERVED)
+    if fixed:
+        raise KitError(f"env sets {fixed[0]}, which the run sets itself: leave it out.")
 
 
 def place_checkpoints(job: TrainJob, embedded: bool, namespace: str) -> TrainJob:
@@ -272,14 +298,26 @@ def _pod(job: TrainJob) -> Manifest:
         folder = {"hostPath": {"path": source, "type": "DirectoryOrCreate"}}
         volumes.append({"name": "checkpoints", **(claim if kind == "pvc" else folder)})
         mounts.append({"name": "checkpoints", "mountPath": "/checkpoints"})
+    place = {"imagePullSecrets": [{"name": job.pull_secret}] if job.pull_secret else [],
+             "nodeSelector": job.node_selector}  # fmt: skip
     return {
         "restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000,
                             "seccompProfile": {"type": "RuntimeDefault"}},
-        "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
+        "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
+                        *(_toleration(taint) for taint in job.tolerations)],
+        **{name: value for name, value in place.items() if value},
         "containers": [_container(job, size, mounts)], "volumes": volumes,
     }  # fmt: skip
+
+
+def _toleration(taint: str) -> Manifest:
+    found = TAINT.fullmatch(taint)
+    assert found, "prepare has checked it"
+    value, effect = found["value"], found["effect"]
+    rule = {"operator": "Equal", "value": value} if value is not None else {"operator": "Exists"}
+    return {"key": found["key"], **rule, **({"effect": effect} if effect else {})}
 
 
 def _container(job: TrainJob, size: Size, mounts: list[Manifest]) -> Manifest:
@@ -288,7 +326,8 @@ def _container(job: TrainJob, size: Size, mounts: list[Manifest]) -> Manifest:
     threads = str(job.settings.get("threads", 1))
     plain = {"KIT_SERVICE": job.name, "KIT_PORT": str(job.port), "KIT_GPUS": str(job.gpus_per_worker),
              "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1",
-             "USER": "kit", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor"}  # fmt: skip
+             "USER": "kit", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
+             **({"NCCL_DEBUG": "WARN"} if job.gpus_per_worker else {}), **job.env}  # fmt: skip
     fields = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name", "NODE_NAME": "spec.nodeName"}
     env = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
     return {
@@ -325,6 +364,9 @@ NOTES = {
     "KIT_SERVICE": "the others read the Service's address from its environment variables",
     "OMP_NUM_THREADS": "always explicit: torchrun and python would choose differently",
     "PYTHONUNBUFFERED": "logs arrive while it runs",
+    "NCCL_DEBUG": "env={'NCCL_DEBUG': 'INFO'} shows the network it chose, NCCL_SOCKET_IFNAME chooses another",
+    "imagePullSecrets": "the password of a private registry",
+    "nodeSelector": "only nodes with these labels",
     GPU: "whole GPUs only; request and limit must be equal",
     "terminationMessagePolicy": "kubectl describe shows the last lines of a failure",
     "sizeLimit": "counts against the memory limit",

@@ -21,12 +21,14 @@ from kitlib.home import kit_home
 from kitlib.train import explain
 from kitlib.train import job as jobs
 from kitlib.train import records as rec
-from kitlib.train.api import Api, message_of
+from kitlib.train.api import Api, Away
 from kitlib.train.fit import preflight
 from kitlib.train.job import TrainJob
 from kitlib.train.logs import PodLog, rank_of
+from kitlib.train.mends import mend
 from kitlib.train.progress import Progress, eta, progress
 from kitlib.train.records import Record
+from kitlib.transport import message_of
 
 SHRINK_AFTER = 5.0
 """Seconds that an elastic run waits for its last workers before it goes on with fewer."""
@@ -79,24 +81,34 @@ def submit(job: TrainJob, api: Api | None = None) -> Run:
     run = Run(job.name, api)
     main, *owned = jobs.manifests(job)
     try:
-        made = api.ask(api.batch.create_namespaced_job, api.namespace, main)
+        made = api.make(api.batch.create_namespaced_job, api.batch.read_namespaced_job, main)
     except ApiException as error:
-        mend = f"Delete it first: train.get_run({job.name!r}).delete()." if error.status == 409 else ""
-        raise KitError(f"{message_of(error)}. {mend}".strip()) from error
+        said = message_of(error)
+        advice = f"Delete it first: train.get_run({job.name!r}).delete()." if error.status == 409 else mend(said)
+        raise KitError(f"{said}. {advice}".strip()) from error
     try:
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": made["metadata"]["uid"],
                  "controller": True, "blockOwnerDeletion": False}  # fmt: skip
-        create = {"ConfigMap": api.core.create_namespaced_config_map, "Service": api.core.create_namespaced_service}
+        calls = {"ConfigMap": (api.core.create_namespaced_config_map, api.core.read_namespaced_config_map),
+                 "Service": (api.core.create_namespaced_service, api.core.read_namespaced_service)}  # fmt: skip
         for manifest in owned:
             manifest["metadata"]["ownerReferences"] = [owner]
-            api.ask(create[manifest["kind"]], api.namespace, manifest)
-        api.ask(api.batch.patch_namespaced_job, job.name, api.namespace, {"spec": {"suspend": False}})
+            api.make(*calls[manifest["kind"]], manifest)
+        api.patiently(api.batch.patch_namespaced_job, job.name, api.namespace, {"spec": {"suspend": False}})
     except BaseException as error:
-        run.delete(wait=False)
+        take_back(run)
         if isinstance(error, ApiException):
             raise KitError(f"{message_of(error)}.") from error
         raise
     return run
+
+
+def take_back(run: Run, wait: bool = False) -> None:
+    """Delete a run, or what a submit has made of it so far; where that fails, say what may be left."""
+    try:
+        run.delete(wait)
+    except (KitError, ApiException):
+        print(f"Not deleted: {run.whereabouts}.")
 
 
 def _shrink_to_fit(job: TrainJob, api: Api) -> TrainJob:
@@ -166,6 +178,15 @@ class Run:
         step, steps = self._progress(self.records() if state.phase != "Deleted" else [])
         return f"<Run {self.name}: {state.phase}, step {step}{f' of {steps}' if steps else ''}>"
 
+    @property
+    def whereabouts(self) -> str:
+        """What the run consists of, where, and how to remove it by hand."""
+        remove = f"kubectl delete job {self.name} --namespace {self.namespace}"
+        return (
+            f"Job, ConfigMap and Service {self.name} in namespace {self.namespace}, and its Pods; "
+            f"`{remove}` removes them all"
+        )
+
     # --- what the cluster says
 
     def state(self) -> State:
@@ -208,6 +229,7 @@ class Run:
         if state.phase == "Deleted":
             return f"Run {self.name} does not exist any more."
         lines = [f"Run {self.name} is {state.phase}, {state.workers} workers."]
+        lines += explain.not_made(self.name, state.workers, state.pods, self._api)
         lines += explain.waiting(state.pods, self._api) + self._failures(state)
         if state.message:
             lines.append(f"The Job controller: {state.message}")
@@ -329,6 +351,9 @@ class Run:
         with progress(f"{self.name}", file) as bar:
             try:
                 state = self._follow(bar, deadline, until)
+            except Away as error:
+                again = "When it is back, wait() takes the run up again"
+                raise KitError(f"{error} {again}; still there: {self.whereabouts}.") from error
             finally:
                 for log in self._logs.values():
                     log.stop()
@@ -386,7 +411,10 @@ class Run:
 
     def _news(self, state: State, known: list[Record]) -> list[str]:
         """Return what is worth a line of its own: who waits and why, who failed, where it went on."""
-        lines = explain.waiting(state.pods, self._api) if state.phase in ("Pending", "Running") else []
+        lines = []
+        if state.phase in ("Pending", "Running"):
+            lines = explain.not_made(self.name, state.workers, state.pods, self._api)
+            lines += explain.waiting(state.pods, self._api)
         for pod in state.pods:
             found = explain.ended(pod)
             if found and found.get("exitCode") and state.phase != "Failed":
