@@ -70,9 +70,10 @@ class Meter(threading.Thread):
 def test_chapter_10_runs_within_binders_limits() -> None:
     with tempfile.TemporaryDirectory(prefix="kit-binder-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
-        home.mkdir()
+        (home / "tmp").mkdir(parents=True)
         os.chmod(folder, 0o755)
-        env = {**environment(home / "kit", home), "KIT_ISOLATION": "plain", "OMP_NUM_THREADS": "1", "TMPDIR": folder}
+        own = {"KIT_ISOLATION": "plain", "OMP_NUM_THREADS": "1", "TMPDIR": str(home / "tmp")}
+        env = {**environment(home / "kit", home), **own}
         script = SCRIPT.format(python=sys.executable)
         with (Path(folder) / "log").open("w+") as log:
             command = subprocess.Popen(
