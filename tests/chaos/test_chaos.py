@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from chaos.chaos import Chaos
+from chaos import Chaos
 from harness import EmbeddedCluster
 
 

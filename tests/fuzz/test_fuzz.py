@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fuzz.fuzz import fuzz, start_target
+from fuzz import fuzz, start_target
 from harness import EmbeddedCluster
 
 
