@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kitlib import kubectl
 from kitlib.errors import KitError
+from kitlib.home import kit_home
 
 KINDS = (
     "deployments,statefulsets,daemonsets,jobs,cronjobs,replicasets,pods,services,configmaps,secrets,"
@@ -81,5 +82,18 @@ def remove(kubeconfig: Path, namespace: str) -> int:
     return len(made)
 
 
+def files(context: str) -> list[Path]:
+    """Return the kubeconfigs of namespaces of a context in which the course may have left something."""
+    folder = kit_home() / "connect"
+    pairs = [(path, path.name.removesuffix(".before.json")) for path in sorted(folder.glob("*.before.json"))]
+    found = [folder / f"{name}.kubeconfig" for _, name in pairs if name.startswith(f"{safe(context)}-")]
+    return [path for path in found if path.exists()]
+
+
+def safe(context: str) -> str:
+    """Return a context's name as part of a file name."""
+    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in context)
+
+
 def _file(kubeconfig: Path) -> Path:
-    return kubeconfig.with_suffix(".before.json")
+    return kubeconfig.with_name(kubeconfig.name.removesuffix(".kubeconfig") + ".before.json")

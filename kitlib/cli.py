@@ -167,21 +167,40 @@ def node_start(name: str) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default="out/train", show_default=True, help="Folder of results."
 )
+@click.option("--image", help="Any image with PyTorch.  [default: PyTorch's public one]")
+@click.option("--pull-secret", metavar="NAME", help="Secret with the password of a private registry.")
+@click.option("--checkpoints", default="auto", show_default=True, help="auto, none, pvc:CLAIM or hostpath:/FOLDER.")
+@click.option("--cpu", help="CPU request of a Pod, such as 500m.")
+@click.option("--memory", help="Memory request and limit of a Pod, such as 1Gi.")
+@click.option("--node-selector", multiple=True, metavar="KEY=VALUE", help="A label that nodes must have.")
+@click.option("--toleration", multiple=True, metavar="KEY[=VALUE][:EFFECT]", help="A taint to put up with.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the workers, such as NCCL's.")
 @keep
 @as_json
 def train(
-    workers: int, gpus_per_worker: int, preset: str, steps: int | None, out: Path, keep: bool, as_json: bool
-) -> None:
+    workers: int, gpus_per_worker: int, preset: str, steps: int | None, out: Path, keep: bool, as_json: bool,
+    image: str | None, node_selector: tuple[str, ...], toleration: tuple[str, ...], env: tuple[str, ...], **rest: Any,
+) -> None:  # fmt: skip
     """Train a small GPT with DDP as a Kubernetes Job and measure its throughput."""
-    from kitlib.train import describe
+    from kitlib.train import IMAGE, describe
     from kitlib.train.cli import train_command
 
-    describe(workers, gpus_per_worker, preset, steps=steps)  # bad input is refused before a cluster starts
+    options = {**rest, "image": image or IMAGE, "tolerations": list(toleration),
+               "node_selector": _pairs("--node-selector", node_selector), "env": _pairs("--env", env)}  # fmt: skip
+    describe(workers, gpus_per_worker, preset, steps=steps, **options)  # refused before a cluster starts
 
     def work() -> int:
-        return train_command(workers, gpus_per_worker, preset, steps, out, as_json=as_json)
+        return train_command(workers, gpus_per_worker, preset, steps, out, as_json=as_json, **options)
 
     sys.exit(_on_cluster(work, keep))
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return NAME=VALUE texts as a dict."""
+    for text in texts:
+        if not text.partition("=")[1] or text.startswith("="):
+            raise KitError(f"{option} {text}: write NAME=VALUE.")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 @kit.command()
@@ -204,7 +223,7 @@ def _on_cluster(work: Callable[[], int], keep: bool) -> int:
     An embedded cluster that this had to start is stopped afterwards, also when this process is killed; unless `keep`.
     """
     if os.environ.get("KIT_CLUSTER", "embedded") != "embedded":
-        return _on_other_cluster(work)
+        return _on_other_cluster(work, keep)
     state = local.up(owned=not keep)
     os.environ["KUBECONFIG"] = state["kubeconfig"]
     try:
@@ -214,23 +233,34 @@ def _on_cluster(work: Callable[[], int], keep: bool) -> int:
             local.down()
 
 
-def _on_other_cluster(work: Callable[[], int]) -> int:
+def _on_other_cluster(work: Callable[[], int], keep: bool) -> int:
     import kitlib
 
     with contextlib.redirect_stdout(sys.stderr):
-        kitlib.connect("shell")
-    return work()
+        cluster = kitlib.connect("shell")
+    try:
+        return work()
+    finally:
+        if not keep:
+            with contextlib.redirect_stdout(sys.stderr):
+                cluster.clean_up()
+
+
+def _chosen(context: str | None) -> str | None:
+    """Return the context that is meant: the one named, else the one that KIT_CLUSTER names; None is the embedded."""
+    kind, _, name = os.environ.get("KIT_CLUSTER", "").partition(":")
+    return context or (name if kind == "context" else None)
 
 
 @kit.command()
-@click.option("--context", help="A context of your kubeconfig.  [default: the embedded cluster]")
+@click.option("--context", help="A context of your kubeconfig.  [default: as KIT_CLUSTER says]")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 def clean(context: str | None, yes: bool) -> None:
     """List what the kit made on a cluster and is still there, and remove it."""
     from kitlib import preflight
     from kitlib.connect import open_context
 
-    cluster = open_context(context)
+    cluster = open_context(_chosen(context))
     found = preflight.left_behind(cluster)
     for kind, name in found:
         print(f"{kind} {name}")
@@ -248,7 +278,7 @@ def doctor(context: str | None, as_json: bool) -> None:
     """Check that this machine, and the cluster, can run the kit; each line names its mend."""
     from kitlib.doctor import check_all
 
-    findings = check_all(context)
+    findings = check_all(_chosen(context))
     if as_json:
         _print_json([vars(finding) for finding in findings])
     else:

@@ -6,25 +6,36 @@ Everything is asked of the Kubernetes API alone. Every finding is `(level, subje
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
+from kitlib import assigned
 from kitlib.connect import open_context
 from kitlib.errors import KitError
 from kitlib.session import GPU, LABELS, Cluster, gpus
+from kitlib.train.job import IMAGE
+
+PRODUCT = "nvidia.com/gpu.product"
 
 Line = tuple[str, str, str]
 
-OLDEST_MINOR = 25
-"""Indexed Jobs and podFailurePolicy exist from here on (the policy is stable from 1.31)."""
+OLDEST_MINOR = 28
+"""From here on the Pods of an Indexed Job carry their index as a label, by which a run's Service finds rank 0."""
+
+OLDEST_DRIVER = 580
+"""NVIDIA's driver for CUDA 13, which the default training image holds."""
+
+PLEASANT = [("create", "", "namespaces"), ("list", "", "nodes")]
+"""Rights that the course can do without: it says so and goes on."""
 
 RIGHTS = [
-    ("create", "", "namespaces"),
-    ("list", "", "nodes"),
+    *PLEASANT,
     *[(verb, "", "pods") for verb in ("create", "list", "watch", "delete")],
     ("get", "", "pods/log"),
     ("create", "", "pods/exec"),
@@ -32,8 +43,7 @@ RIGHTS = [
     *[("create", "", kind) for kind in ("services", "configmaps", "secrets")],
     *[("create", "apps", kind) for kind in ("deployments", "replicasets")],
     ("patch", "apps", "deployments/scale"),
-    ("create", "batch", "jobs"),
-    ("watch", "batch", "jobs"),
+    *[(verb, "batch", "jobs") for verb in ("create", "patch", "watch", "delete")],
     ("list", "", "events"),
 ]
 """What the chapters do: (verb, API group, resource)."""
@@ -53,17 +63,19 @@ def check_context(name: str) -> Iterator[Line]:
         yield "fail", "cluster", str(error)
         return
     yield _version(version)
-    checks: list[Callable[[Cluster], Iterable[Line]]] = [_rights, _nodes, _gpu_nodes, _storage, _namespace]
+    checks: list[Callable[[Cluster], Iterable[Line]]] = [
+        _rights, _nodes, _gpu_nodes, _images, _storage, _quotas, _limit_ranges, _pod_security, _own_namespace,
+    ]  # fmt: skip
     for check in checks:
         try:
             yield from check(cluster)
         except ApiException as error:
             subject = check.__name__.strip("_").replace("_", " ")
-            yield (
-                "warn",
-                subject,
-                f"could not be looked at ({error.status} {error.reason}): ask for the right to list it",
-            )
+            said = f"could not be looked at ({error.status} {error.reason}): ask for the right, or read on without"
+            yield "warn", subject, said
+        except (HTTPError, OSError):
+            yield "fail", check.__name__.strip("_").replace("_", " "), "the cluster stopped answering: try again"
+            return
 
 
 def _version(version: Any) -> Line:
@@ -82,12 +94,16 @@ def _rights(cluster: Cluster) -> Iterator[Line]:
     missing = [right for right in RIGHTS if not _allowed(cluster, namespace, *right)]
     if not missing:
         yield "ok", "rights", f"all {len(RIGHTS)} that the course needs"
-    for verb, _, resource in missing:
-        if (verb, resource) == ("create", "namespaces"):
-            mend = "ask for a namespace of your own and name it with KIT_NAMESPACE"
+    for right in missing:
+        verb, _, resource = right
+        if resource == "namespaces":
+            mend = f"the course stays in {namespace}, or in the one that KIT_NAMESPACE names"
             yield "warn", "rights", f"you may not create namespaces: {mend}"
+        elif right in PLEASANT:
+            mend = "the lessons say so and go on; KIT_USABLE_GPUS=N tells how many GPUs you may use"
+            yield "warn", "rights", f"you may not {verb} {resource}: {mend}"
         else:
-            yield "fail", "rights", f"you may not {verb} {resource} in {namespace}: ask for a role that allows it"
+            yield "fail", "rights", f"you may not {verb} {resource} in {namespace}: ask for the role `edit` there"
 
 
 def _allowed(cluster: Cluster, namespace: str, verb: str, group: str, resource: str) -> bool:
@@ -113,13 +129,46 @@ def _gpu_nodes(cluster: Cluster) -> Iterator[Line]:
     nodes = cluster.core.list_node(_request_timeout=20).items
     with_gpus = [node for node in nodes if int((node.status.allocatable or {}).get(GPU, 0))]
     if not with_gpus:
-        yield "warn", "GPUs", "none: chapter 10 runs on CPUs with gpus_per_worker=0; " + _device_plugin(cluster)
+        yield "warn", "GPUs", "none: chapter 10 trains on CPUs; " + _device_plugin(cluster)
         return
     yield "ok", "GPUs", gpus(nodes)
-    taints = {f"{t.key}:{t.effect}" for node in with_gpus for t in node.spec.taints or []}
+    labels = [node.metadata.labels or {} for node in with_gpus if not _simulated(node)]
+    if not all(PRODUCT in one for one in labels):
+        mend = "NVIDIA GPU Feature Discovery sets it; without it you choose nodes by a label of your own"
+        yield "warn", "GPU labels", f"not every GPU node has {PRODUCT}: {mend}"
+    yield from _driver(labels)
+    taints = {_taint(taint) for node in with_gpus for taint in node.spec.taints or []}
     foreign = sorted(taint for taint in taints if not taint.startswith(GPU))
     if foreign:
-        yield "warn", "GPU taints", f"{', '.join(foreign)}: give train.submit(..., tolerations=[...]) for them"
+        yield "warn", "GPU taints", f"Pods stay away: give train.submit(..., tolerations={foreign})"
+
+
+def _simulated(node: Any) -> bool:
+    return (node.metadata.labels or {}).get("kit/gpu") == "simulated"
+
+
+def _taint(taint: Any) -> str:
+    return f"{taint.key}{'=' + taint.value if taint.value else ''}:{taint.effect}"
+
+
+def _driver(labels: list[dict[str, str]]) -> Iterator[Line]:
+    """Compare the nodes' drivers, as GPU Feature Discovery labels them, with what the training image needs."""
+    keys = ("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver.major")
+    found = [int(one[key]) for one in labels for key in keys if one.get(key, "").isdigit()]
+    if found and min(found) < OLDEST_DRIVER:
+        mend = "upgrade it, or give train.submit(image=...) an image with an older CUDA"
+        yield "warn", "GPU driver", f"{min(found)} is older than the {OLDEST_DRIVER} that {IMAGE} needs: {mend}"
+
+
+def _images(cluster: Cluster) -> Iterator[Line]:
+    """Say which images will be pulled; whether a registry can be reached only a node can tell."""
+    change = "another one: train.submit(image=...) or kit train --image; build it with kitlib/train/Dockerfile"
+    yield "ok", "training image", f"chapter 10's nodes pull {IMAGE} (several GB, once per node); {change}"
+    nodes = cluster.core.list_node(_request_timeout=20).items
+    machines = sorted({node.status.node_info.architecture for node in nodes} - {"amd64"})
+    if machines:
+        mend = "add amd64 nodes, or give images of your own"
+        yield "warn", "images", f"nodes of type {', '.join(machines)}: the lessons' images are made for amd64; {mend}"
 
 
 def _device_plugin(cluster: Cluster) -> str:
@@ -140,20 +189,43 @@ def _storage(cluster: Cluster) -> Iterator[Line]:
         yield "warn", "storage", text
 
 
-def _namespace(cluster: Cluster) -> Iterator[Line]:
+def _quotas(cluster: Cluster) -> Iterator[Line]:
     name = cluster.context_namespace or "default"
-    quotas = cluster.core.list_namespaced_resource_quota(name, _request_timeout=20).items
-    for quota in quotas:
-        used = json.dumps(
-            {key: f"{quota.status.used.get(key)}/{hard}" for key, hard in (quota.spec.hard or {}).items()}
-        )
-        yield "warn", "quota", f"{quota.metadata.name} in {name}: {used}; free some if Pods are refused"
+    for quota in cluster.core.list_namespaced_resource_quota(name, _request_timeout=20).items:
+        used = quota.status.used or {}
+        text = ", ".join(f"{key} {used.get(key, 0)} of {hard}" for key, hard in (quota.spec.hard or {}).items())
+        yield "warn", "quota", f"{quota.metadata.name} in {name}: {text}; free some if Pods are refused"
+
+
+def _limit_ranges(cluster: Cluster) -> Iterator[Line]:
+    name = cluster.context_namespace or "default"
     for limits in cluster.core.list_namespaced_limit_range(name, _request_timeout=20).items:
-        yield "warn", "limits", f"LimitRange {limits.metadata.name} in {name} sets default limits for every container"
+        bounds = [
+            f"{item.type} {word} {resource}={amount}"
+            for item in limits.spec.limits or []
+            for word, amounts in (("min", item.min), ("max", item.max), ("default", item.default))
+            for resource, amount in (amounts or {}).items()
+        ]
+        mend = "give train.submit(..., cpu=, memory=) within them if Pods are refused"
+        yield "warn", "limits", f"LimitRange {limits.metadata.name} in {name}: {', '.join(bounds)}; {mend}"
+
+
+def _pod_security(cluster: Cluster) -> Iterator[Line]:
+    name = cluster.context_namespace or "default"
     labels = cluster.core.read_namespace(name, _request_timeout=20).metadata.labels or {}
     level = labels.get("pod-security.kubernetes.io/enforce", "privileged")
-    note = "; the kit's training Pods satisfy it, the bootcamp image may not" if level == "restricted" else ""
-    yield ("warn" if note else "ok"), "Pod Security", f"{name} enforces {level}{note}"
+    if level == "restricted":
+        mend = "chapters 02 to 08 need the level `baseline`; ask for it, or let the kit make namespaces of its own"
+        yield "warn", "Pod Security", f"{name} enforces restricted: the training Pods satisfy it, but {mend}"
+    else:
+        yield "ok", "Pod Security", f"{name} enforces {level}"
+
+
+def _own_namespace(cluster: Cluster) -> Iterator[Line]:
+    found = left_behind(cluster)
+    if found:
+        names = ", ".join(f"{kind} {name}" for kind, name in found[:5])
+        yield "warn", "left over", f"{names}: `kit clean --context {cluster.context}` removes them"
 
 
 def left_behind(cluster: Cluster) -> list[tuple[str, str]]:
@@ -164,13 +236,29 @@ def left_behind(cluster: Cluster) -> list[tuple[str, str]]:
     """
     selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
     with cluster.errors():
-        spaces = cluster.core.list_namespace(label_selector=selector, _request_timeout=20).items
-        jobs = cluster.batch.list_job_for_all_namespaces(label_selector=selector, _request_timeout=20).items
+        try:
+            spaces = cluster.core.list_namespace(label_selector=selector, _request_timeout=20).items
+            jobs = cluster.batch.list_job_for_all_namespaces(label_selector=selector, _request_timeout=20).items
+        except ApiException as error:
+            if error.status != 403:
+                raise
+            spaces, own = [], cluster.context_namespace or "default"
+            jobs = cluster.batch.list_namespaced_job(own, label_selector=selector, _request_timeout=20).items
     inside = {space.metadata.name for space in spaces}
-    loose = [job for job in jobs if job.metadata.namespace not in inside]
-    return [("namespace", name) for name in sorted(inside)] + [
-        ("job", f"{job.metadata.namespace}/{job.metadata.name}") for job in loose
-    ]
+    made = [(thing.name.partition("/"), space) for _, space, things in _assigned(cluster) for thing in things]
+    others = {(kind.lower(), f"{space}/{name}") for (kind, _, name), space in made if space not in inside}
+    loose = {("job", f"{job.metadata.namespace}/{job.metadata.name}") for job in jobs}
+    return [("namespace", name) for name in sorted(inside)] + sorted(
+        (kind, name) for kind, name in loose | others if name.partition("/")[0] not in inside
+    )
+
+
+def _assigned(cluster: Cluster) -> Iterator[tuple[Path, str, list[assigned.Thing]]]:
+    """Yield the namespaces that were given to the course on this cluster, with what it has left in them."""
+    for file in assigned.files(cluster.context):
+        config = yaml.safe_load(file.read_text())
+        namespace = str(config["contexts"][0]["context"]["namespace"])
+        yield file, namespace, assigned.made_since(file, namespace)
 
 
 def remove(cluster: Cluster, found: list[tuple[str, str]]) -> None:
@@ -181,8 +269,18 @@ def remove(cluster: Cluster, found: list[tuple[str, str]]) -> None:
     """
     with cluster.errors():
         for kind, name in found:
+            space, _, job = name.partition("/")
             if kind == "namespace":
                 cluster.core.delete_namespace(name, _request_timeout=20)
-            else:
-                space, _, job = name.partition("/")
-                cluster.batch.delete_namespaced_job(job, space, propagation_policy="Background", _request_timeout=20)
+            elif kind == "job":
+                _delete_job(cluster, space, job)
+        for file, space, _ in list(_assigned(cluster)):
+            assigned.remove(file, space)
+
+
+def _delete_job(cluster: Cluster, namespace: str, name: str) -> None:
+    try:
+        cluster.batch.delete_namespaced_job(name, namespace, propagation_policy="Background", _request_timeout=20)
+    except ApiException as error:
+        if error.status != 404:
+            raise

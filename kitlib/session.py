@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError
 from kitlib import assigned, kubectl
 from kitlib.errors import KitError
 from kitlib.home import kit_home
-from kitlib.transport import connect_client, message_of
+from kitlib.transport import connect_client, message_of, own_namespaces
 
 LABELS = {"app.kubernetes.io/part-of": "kit"}
 GPU = "nvidia.com/gpu"
@@ -190,14 +190,14 @@ class Cluster:
         """Write the notebook's kubeconfig and let `KUBECONFIG` name it."""
         folder = kit_home() / "connect"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        safe = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in self.context)
-        self.kubeconfig = folder / f"{safe}-{self.namespace}.kubeconfig"
+        self.kubeconfig = folder / f"{assigned.safe(self.context)}-{self.namespace}.kubeconfig"
         self._source["contexts"][0]["context"]["namespace"] = self.namespace
         partial = self.kubeconfig.with_suffix(f".{os.getpid()}")
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             yaml.safe_dump(self._source, file)
         os.replace(partial, self.kubeconfig)
         os.environ["KUBECONFIG"] = str(self.kubeconfig)
+        own_namespaces.add(self.namespace)
 
     def describe(self) -> str:
         """Return where you are: cluster, version, context, nodes, GPUs and namespace."""

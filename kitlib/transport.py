@@ -20,9 +20,12 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 REPEATABLE = READING | {"PUT", "DELETE"}
 FORBIDDEN = re.compile(
     r'forbidden: User .* cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "[^"]*" '
-    r'(?P<where>at the cluster scope|in the namespace "[^"]+")'
+    r'(?:at the cluster scope|in the namespace "(?P<namespace>[^"]+)")'
 )
 """How an API server says that RBAC refuses."""
+
+own_namespaces: set[str] = set()
+"""Where the learner works: whoever may not work there cannot do the lesson."""
 
 
 class Patience(urllib3.Retry):
@@ -88,9 +91,12 @@ def lesson_without(message: str) -> str:
         message: What the API server, or kubectl, said.
     """
     found = FORBIDDEN.search(message)
-    if not found or not (found["where"].endswith("scope") or "/" in found["resource"]):
+    if not found:
         return ""
-    whose = "the whole cluster" if found["where"].endswith("scope") else "this namespace"
+    namespace = found["namespace"] or ""
+    if namespace in own_namespaces and "/" not in found["resource"]:
+        return ""
+    whose = f"namespace {namespace}" if namespace else "the whole cluster"
     return (
         f"Skipped: your account may not {found['verb']} {found['resource']} in {whose}. Whoever runs the cluster "
         "decides that; read on, the rest of the lesson does without."
@@ -126,9 +132,24 @@ def message_of(error: ApiException) -> str:
 
 
 def show_and_go_on(shell: Any) -> None:
-    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell."""
+    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell.
+
+    IPython has a hook for showing an exception in a way of one's own, but counts the cell as failed all the same, so
+    that "run all" would stop there. The cell ends here as well; it only does not count as failed.
+    """
+    if getattr(shell.run_code, "forgives", False):
+        return
+    run_code = shell.run_code
+
+    async def forgiving(code: Any, result: Any = None, **options: Any) -> bool:
+        ended = bool(await run_code(code, result, **options))
+        if result is not None and isinstance(result.error_in_exec, NotAllowed):
+            result.error_in_exec = None
+        return ended
 
     def handler(shell: Any, kind: type, error: NotAllowed, trace: Any, tb_offset: int | None = None) -> None:
         print(error)
 
+    forgiving.forgives = True  # type: ignore[attr-defined]
+    shell.run_code = forgiving
     shell.set_custom_exc((NotAllowed,), handler)
