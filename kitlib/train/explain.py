@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from kitlib.errors import KitError
@@ -17,6 +18,9 @@ EXITS = {
     143: "it was told to stop and has saved (143)",
 }
 
+PATIENCE = 15.0
+"""Seconds after which a Pod that its kubelet has not noticed is worth a word."""
+
 Pod = dict[str, Any]
 
 
@@ -26,6 +30,8 @@ def waiting(pods: list[Pod], api: Api) -> list[str]:
     unscheduled = [pod for pod in pending if not pod["spec"].get("nodeName")]
     lines = [_not_scheduled(unscheduled, api)] if unscheduled and all(_refusal(pod) for pod in unscheduled) else []
     for pod in pending:
+        if pod["spec"].get("nodeName") and _age(pod) > PATIENCE and not pod["status"].get("containerStatuses"):
+            lines.append(f"Rank {rank_of(pod)} is placed on {pod['spec']['nodeName']}, whose kubelet does not answer")
         for status in pod["status"].get("containerStatuses", []):
             found = status.get("state", {}).get("waiting", {})
             if found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -49,6 +55,11 @@ def not_made(name: str, workers: int, pods: list[Pod], api: Api) -> list[str]:
 def _advice(text: str) -> str:
     found, stop = mend(text), "" if text.rstrip().endswith((".", ")")) else "."
     return f"{stop} {found}" if found else ""
+
+
+def _age(pod: Pod) -> float:
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+    return (datetime.now(timezone.utc) - created).total_seconds()
 
 
 def _refusal(pod: Pod) -> str:

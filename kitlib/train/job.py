@@ -203,7 +203,8 @@ def place_checkpoints(job: TrainJob, embedded: bool, namespace: str) -> TrainJob
     """Turn `auto` into a folder of this machine on the embedded cluster, and into `none` elsewhere."""
     if job.checkpoints != "auto":
         return job
-    folder = kit_home() / "train" / namespace / job.name
+    # A suffix of its own: a later run of the same name must not find this one's checkpoints.
+    folder = kit_home() / "train" / namespace / f"{job.name}.{secrets.token_hex(3)}"
     return replace(job, checkpoints=f"hostpath:{folder}" if embedded else "none")
 
 

@@ -476,9 +476,8 @@ class Run:
                 break
             time.sleep(0.2)
         folder = TrainJob(checkpoints=self._settings.get("checkpoints", "none")).checkpoint_folder
-        own = kit_home() / "train" / self.namespace / self.name
-        if folder == own:
-            shutil.rmtree(own, ignore_errors=True)
+        if folder and folder.parent == kit_home() / "train" / self.namespace:
+            shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # other runs have theirs there
-                own.parent.rmdir()
-                own.parent.parent.rmdir()
+                folder.parent.rmdir()
+                folder.parent.parent.rmdir()
