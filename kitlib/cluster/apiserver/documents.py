@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from kitlib.cluster.apiserver import discovery, errors, openapi
+from kitlib.cluster.apiserver import discovery, errors, openapi, openapi_v2
 from kitlib.cluster.client import Object
 
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -71,7 +71,7 @@ def _tagged(request: web.BaseRequest, body: bytes, content_type: str, etag: str,
 
 def _openapi(request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
     if parts == ["v2"]:
-        return web.Response(body=openapi.v2_document(), headers={"Content-Type": _OPENAPI_V2})
+        return web.Response(body=openapi_v2.document(), headers={"Content-Type": _OPENAPI_V2})
     if parts == ["v3"]:
         return _json(openapi.v3_index())
     body = openapi.v3_document("/".join(parts[1:])) if parts[:1] == ["v3"] else None

@@ -96,6 +96,8 @@ class Handlers:
         if info.group == "metrics.k8s.io" or (info.kind is not None and info.subresource in STREAMS):
             return await self._stream(request, info)
         kind = info.kind
+        if info.subresource == "ephemeralcontainers":
+            raise errors.no_ephemeral_containers()
         if kind is None or not _fits(kind, info):
             return documents.not_found()
         method = "GET" if request.method == "HEAD" else request.method

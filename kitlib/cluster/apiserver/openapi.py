@@ -1,8 +1,7 @@
 """OpenAPI documents: what `kubectl explain` shows and by what `kubectl apply` sees which parameters the server knows.
 
-Stands for kube-apiserver's `/openapi/v3` and `/openapi/v2`. Documents are made of the models of the official client,
-one per group and version, when asked for. Left out: responses and parameters that no client of the kit reads; version 2
-is the smallest document that old kubectls accept.
+Stands for kube-apiserver's `/openapi/v3`. Documents are made of the models of the official client, one per group and
+version, when asked for. Left out: responses and parameters that no client of the kit reads.
 """
 
 from __future__ import annotations
@@ -50,14 +49,6 @@ _SCALAR_SCHEMAS: dict[str, Object] = {
     "any": {"type": "object"},
 }
 _SCALAR_REFERENCES = {"time": _TIME, "micro-time": _MICRO_TIME, "quantity": _QUANTITY, "int-or-string": _INT_OR_STRING}
-
-
-def v2_document() -> bytes:
-    """Return an OpenAPI v2 document in gnostic's protobuf: version and title alone.
-
-    kubectl before 1.29 fetches it before every `apply` and is content with it.
-    """
-    return b"\x0a\x032.0" + b"\x12\x0b\x0a\x03k8s\x12\x04v1.0" + b"\x42\x00" + b"\x4a\x00"
 
 
 @cache
@@ -204,6 +195,8 @@ def _paths(group_version: str, kind: Kind) -> Iterator[tuple[str, Object]]:
     scope = "/namespaces/{namespace}" if kind.namespaced else ""
     collection = f"/{group_version}{scope}/{kind.plural}"
     yield collection, _operations(kind, ("list", "create"))
+    if kind.namespaced:
+        yield f"/{group_version}/{kind.plural}", _operations(kind, ("list",))
     if kind.stored:
         yield f"{collection}/{{name}}", _operations(kind, ("get", "update", "patch", "delete"))
 

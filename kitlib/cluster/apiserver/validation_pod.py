@@ -7,7 +7,7 @@ Windows, ephemeral containers' bans, the finer rules of rarely used volumes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -50,15 +50,16 @@ _FIELD_PATHS = (
 _ENV_FIELD_PATHS = _FIELD_PATHS[2:]
 
 
-def check_pod_spec(found: FieldErrors, spec: Object, path: str) -> None:
+def check_pod_spec(found: FieldErrors, spec: Object, path: str, claims: Iterable[str] = ()) -> None:
     """Check a Pod's spec.
 
     Args:
         found: Where errors go.
         spec: The spec, with its defaults.
         path: Of the spec, such as `spec.template.spec`.
+        claims: Names of volumes that a StatefulSet adds to its Pods.
     """
-    volumes = _check_volumes(found, spec.get("volumes") or (), f"{path}.volumes")
+    volumes = _check_volumes(found, spec.get("volumes") or (), f"{path}.volumes").union(claims)
     _check_containers(found, spec, "containers", path, volumes)
     _check_containers(found, spec, "initContainers", path, volumes)
     found.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART_POLICIES)

@@ -6,7 +6,7 @@ Stands for `pkg/apis/apps/validation` and `pkg/apis/batch/validation`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kitlib.cluster.apiserver.fielderrors import (
@@ -24,12 +24,12 @@ from kitlib.cluster.client import Object
 from kitlib.cluster.labels import matches
 
 
-def check_template(found: FieldErrors, template: Object, path: str) -> None:
+def check_template(found: FieldErrors, template: Object, path: str, claims: Iterable[str] = ()) -> None:
     """Check a Pod template."""
     meta = template.get("metadata") or {}
     check_labels(found, meta.get("labels"), f"{path}.metadata.labels")
     check_annotations(found, meta.get("annotations"), f"{path}.metadata.annotations")
-    check_pod_spec(found, template.get("spec") or {}, f"{path}.spec")
+    check_pod_spec(found, template.get("spec") or {}, f"{path}.spec", claims)
 
 
 def _check_selected_template(found: FieldErrors, kind: str, spec: Object) -> None:
@@ -44,7 +44,8 @@ def _check_selected_template(found: FieldErrors, kind: str, spec: Object) -> Non
             found.invalid("spec.selector", selector, f"empty selector is invalid for {kind}")
         else:
             _check_match(found, selector, labels)
-    check_template(found, template, "spec.template")
+    claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
+    check_template(found, template, "spec.template", claims)
     restart = (template.get("spec") or {}).get("restartPolicy")
     if restart != "Always":
         found.not_supported("spec.template.spec.restartPolicy", restart, ("Always",))

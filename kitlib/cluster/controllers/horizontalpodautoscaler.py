@@ -1,7 +1,7 @@
 """HorizontalPodAutoscaler: says that it cannot act.
 
-Stands for `pkg/controller/podautoscaler` in a cluster without a metrics API, which is what this one is: the real
-controller then reports `ScalingActive` False with the reason `FailedGetResourceMetric`, and so does this.
+Stands for `pkg/controller/podautoscaler` when it gets no metrics: the real controller then reports `ScalingActive`
+False with the reason `FailedGetResourceMetric`, and so does this. Scaling by load is left out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from kitlib.cluster.informer import Controller, Key, key_of
 RESOURCE = "horizontalpodautoscalers.autoscaling"
 REASON = "FailedGetResourceMetric"
 MESSAGE = (
-    "the HPA was unable to compute the replica count: this cluster has no metrics API (get pods.metrics.k8s.io), "
-    "nothing acts on a HorizontalPodAutoscaler"
+    "the HPA was unable to compute the replica count: nothing acts on a HorizontalPodAutoscaler in the embedded cluster"
 )
 
 

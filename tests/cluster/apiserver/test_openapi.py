@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kitlib.cluster.apiserver import openapi
+from kitlib.cluster.apiserver import openapi, openapi_v2
 from kitlib.cluster.apiserver.registry import KINDS
 
 
@@ -60,5 +60,14 @@ def test_explain_finds_types_and_descriptions():
     assert containers["x-kubernetes-list-map-keys"] == ["name"]
 
 
-def test_version_2_is_the_smallest_document_of_gnostic():
-    assert openapi.v2_document().hex() == "0a03322e30120b0a036b3873120476312e3042004a00"
+def test_version_2_tells_old_kubectls_which_kinds_can_be_patched_in_a_dry_run():
+    document = openapi_v2.document()
+    assert document.startswith(b"\x0a\x032.0")
+    assert b"/apis/apps/v1/namespaces/{namespace}/deployments/{name}" in document
+    assert b'{"group":"apps","kind":"Deployment","version":"v1"}' in document
+    assert b"tokenreviews" not in document
+
+
+def test_the_list_of_all_namespaces_names_its_kind():
+    item = document("apis/apps/v1")["paths"]["/apis/apps/v1/deployments"]
+    assert item["get"]["x-kubernetes-group-version-kind"]["kind"] == "Deployment"

@@ -155,3 +155,10 @@ def test_where_all_share_one_address_a_services_variables_name_its_mapped_port()
 )
 def test_plain_mode_rewrites_paths_below_a_mount_and_no_others(text: str, rewritten: str) -> None:
     assert containers.rewrite(text, [("/v", "/data", False), ("/s", "/data/sub", False)]) == rewritten
+
+
+def test_a_container_gets_the_path_of_containers_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/home/somebody/bin:/usr/bin")
+    path = env.base()["PATH"]
+    assert path.endswith(env.CONTAINER_PATH)
+    assert "/home/somebody/bin" not in path
