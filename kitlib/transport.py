@@ -8,6 +8,7 @@ outside its own namespace becomes `NotAllowed`, which explains itself and ends a
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from typing import Any
 
@@ -15,6 +16,8 @@ import urllib3
 import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a second try is nothing to read about
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 REPEATABLE = READING | {"PUT", "DELETE"}

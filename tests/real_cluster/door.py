@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 USER, TOKEN = "student", "only-this-door-knows-it"
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2", "gitCommit": "", "gitTreeState": "clean",
-           "buildDate": "2026-01-01T00:00:00Z", "goVersion": "go1.25", "compiler": "gc", "platform": "linux/amd64"}  # fmt: skip
-OPEN = ("/version", "/livez", "/readyz", "/healthz", "/openapi", "/api", "/apis")
+           "buildDate": "2026-01-01T00:00:00Z", "goVersion": "go1.25", "compiler": "gc",
+           "platform": "linux/amd64"}  # fmt: skip
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -64,9 +64,9 @@ class Request:
 
     def resource(self) -> tuple[str, str, str, str] | None:
         """Return (API group, namespace, resource, name); None for a path that is no resource's."""
-        parts = [part for part in self.path.split("/") if part]
-        group, rest = ("", parts[2:]) if parts[:1] == ["api"] else (*parts[1:2], parts[3:]) if len(parts) > 1 else ("", [])
-        if parts[:1] not in (["api"], ["apis"]) or not rest:
+        root, *parts = [part for part in self.path.split("/") if part] or [""]
+        group, rest = ("", parts[1:]) if root == "api" else ("".join(parts[:1]), parts[2:])
+        if root not in ("api", "apis") or not rest:
             return None
         namespace = rest[1] if rest[0] == "namespaces" and len(rest) > 1 else ""
         kind, *name = rest[2:] if namespace and len(rest) > 2 else rest
@@ -101,6 +101,7 @@ class Door:
         only: The one namespace that its user may enter; None: all of the cluster.
         faults: How badly the network behaves at the moment.
         refuse: Asked first for each request; returns (status, reason, message) to answer with that.
+        lose: Asked for each request that is passed on; True loses the answer of what was done.
         open: Whether it answers at all; closed, connections are cut.
         asked: How often each (method, resource) was passed on.
         made: How often each fault was made.
@@ -108,7 +109,9 @@ class Door:
 
     def __init__(self, upstream: dict[str, Any], only: str | None = None, seed: int = 1) -> None:
         """Prepare a door in front of the cluster of an administrator's kubeconfig."""
-        self.only, self.faults, self.refuse, self.open = only, Faults(), lambda _: None, True
+        self.only, self.faults, self.open = only, Faults(), True
+        self.refuse: Refuse = lambda _: None
+        self.lose: Callable[[Request], bool] = lambda _: False
         self.asked: Counter[tuple[str, str]] = Counter()
         self.made: Counter[str] = Counter()
         self.token = TOKEN
@@ -201,6 +204,12 @@ class Door:
         inner, outer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port, ssl=self._trust)
         try:
             outer.write(_head(request, self._admin))
+            if self.lose(request):
+                forth = asyncio.ensure_future(_copy(reader, outer))
+                while await inner.read(65536):
+                    pass
+                forth.cancel()
+                return
             ways = [asyncio.ensure_future(_copy(reader, outer)), asyncio.ensure_future(_copy(inner, writer))]
             limit = self._watch_ends_after(request)
             done, _ = await asyncio.wait(ways[1:] if limit or not _upgrades(request) else ways, timeout=limit,
@@ -240,11 +249,9 @@ class Door:
     def _may(self, group: str, namespace: str, resource: str, reading: bool = True) -> bool:
         if self.only is None or group == "authorization.k8s.io":
             return True
-        if resource == "namespaces":
-            return namespace == self.only and reading
-        return namespace == self.only and resource not in ("resourcequotas", "limitranges") or (
-            namespace == self.only and reading
-        )
+        if resource in ("namespaces", "resourcequotas", "limitranges") and not reading:
+            return False
+        return namespace == self.only
 
     def _review(self, body: dict[str, Any]) -> dict[str, Any]:
         wish = body["spec"].get("resourceAttributes") or {}
