@@ -201,6 +201,28 @@ def test_cordon_drain_and_uncordon(kubectl: Kubectl) -> None:
     assert "SchedulingDisabled" not in kubectl("get", "node", "node-3")
 
 
+def test_a_dry_run_asks_the_server_and_changes_nothing(kubectl: Kubectl) -> None:
+    changed = MANIFEST.replace("replicas: 2", "replicas: 5")
+    assert "server dry run" in kubectl("apply", "--dry-run=server", "-f", "-", stdin=changed)
+    assert kubectl("get", "deployment", "app", "-o", "jsonpath={.spec.replicas}") != "5"
+
+
+def test_debug_is_refused_in_clear_words_or_copies_the_pod(kubectl: Kubectl) -> None:
+    if kubectl.minor < 25:
+        return  # `debug` was `alpha debug`, or uses an older form of the API
+    name = kubectl.pod().removeprefix("pod/")
+    argv = [kubectl.path, "-n", kubectl.namespace, "debug", name, "--image=busybox", "--", "true"]
+    done = subprocess.run(argv, env=kubectl.env, capture_output=True, text=True, timeout=60)
+    assert "ephemeral containers are disabled for this cluster" in done.stderr
+    kubectl("debug", name, "--image=busybox", "--copy-to=copy", "--", "true")
+    kubectl("delete", "pod", "copy", "--wait=false")
+
+
+def test_a_user_may_act_as_another(kubectl: Kubectl) -> None:
+    if kubectl.minor >= 28:
+        assert re.search(r"Username\s+bob", kubectl("auth", "whoami", "--as=bob"))
+
+
 def test_questions_about_rights_and_resources(kubectl: Kubectl) -> None:
     assert kubectl("auth", "can-i", "create", "pods").strip() == "yes"
     assert "deployments" in kubectl("api-resources")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from multidict import CIMultiDictProxy
+
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.client import ApiError, Object
 
@@ -91,6 +93,14 @@ class Authenticator:
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         self._issued[_digest(token)] = (User(f"system:serviceaccount:{namespace}:{account}", groups), expires)
         return token, expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def impersonated(user: User, headers: CIMultiDictProxy[str]) -> User:
+    """Return whom a request is to be taken for: the user, or who `kubectl --as` and `--as-group` name."""
+    name = headers.get("Impersonate-User")
+    if name is None:
+        return user
+    return User(name, (*headers.getall("Impersonate-Group", []), "system:authenticated"))
 
 
 def _digest(token: str) -> bytes:

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 
 from kitlib.cluster.apiserver import bootstrap_objects, errors, tls
-from kitlib.cluster.apiserver.auth import PUBLIC_PATHS, Authenticator
+from kitlib.cluster.apiserver.auth import PUBLIC_PATHS, Authenticator, impersonated
 from kitlib.cluster.apiserver.handlers import Handlers, failure
 from kitlib.cluster.apiserver.inprocess import InProcessClient
 from kitlib.cluster.apiserver.rest import REST
@@ -133,7 +133,7 @@ class APIServer:
         path = request.raw_path.partition("?")[0]
         if path in PUBLIC_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
             return await self._handlers.public(request, path)
-        user = self.authenticator.authenticate(request.headers.get("Authorization"))
+        user = impersonated(self.authenticator.authenticate(request.headers.get("Authorization")), request.headers)
         return await self._handlers.dispatch(request, path, user)
 
 
