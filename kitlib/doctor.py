@@ -152,6 +152,12 @@ def differences() -> list[tuple[str, str, str]]:
             f"{real.job_pod_failure_backoff:.0f} s",
             f"{lab.job_pod_failure_backoff:.0f} s",
         ),
+        ("storage", "a StorageClass provisions volumes", "none: a claim waits for ever; emptyDir and hostPath work"),
+        ("Ingress, NetworkPolicy", "a controller or the network acts on them", "stored only"),
+        ("autoscaling", "HorizontalPodAutoscalers act on metrics", "`kubectl top` works; an autoscaler says it can't"),
+        ("custom resources, webhooks", "served, called", "definitions are stored only"),
+        ("ephemeral containers", "`kubectl debug POD` adds one", "refused; `kubectl debug POD --copy-to` works"),
+        ("service account", "each Pod has one, and its token", "a Pod has one if it names one; no token is mounted"),
         ("GPUs", "a device plugin counts them", "NVML counts them; without one, CPU cores, labelled simulated"),
     ]
 
