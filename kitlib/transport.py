@@ -32,12 +32,12 @@ own_namespaces: set[str] = set()
 
 
 class Patience(urllib3.Retry):
-    """Six tries within about ten seconds, or as `Retry-After` says.
+    """Five more tries within about six seconds, or as `Retry-After` says.
 
     429 says that nothing was done, so every method is repeated; after 500 and 502 to 504 only what may be done twice.
     """
 
-    def __init__(self, total: int | None = 6, **options: Any) -> None:
+    def __init__(self, total: int | None = 5, **options: Any) -> None:
         """Set what is different from urllib3's own rule."""
         options = {"connect": 2, "read": 2, "backoff_factor": 0.2, "raise_on_status": False, **options}
         super().__init__(total=total, **options)
