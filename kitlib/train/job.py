@@ -332,7 +332,7 @@ def _container(job: TrainJob, size: Size, mounts: list[Manifest]) -> Manifest:
     fields = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name", "NODE_NAME": "spec.nodeName"}
     env = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
     return {
-        "name": "worker", "image": job.image, "command": ["python", "/kit/launch.py"], "args": arguments(job),
+        "name": "worker", "image": job.image, "command": ["python3", "/kit/launch.py"], "args": arguments(job),
         "env": env + [{"name": name, "value": value} for name, value in plain.items()],
         "resources": {"requests": {**requests, **gpus}, "limits": {"memory": job.memory or size.memory_limit, **gpus}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
