@@ -249,7 +249,7 @@ def _on_other_cluster(work: Callable[[], int], keep: bool) -> int:
 def _chosen(context: str | None) -> str | None:
     """Return the context that is meant: the one named, else the one that KIT_CLUSTER names; None is the embedded."""
     kind, _, name = os.environ.get("KIT_CLUSTER", "").partition(":")
-    return context or (name if kind == "context" else None)
+    return context or {"context": name, "in-cluster": kind}.get(kind)
 
 
 @kit.command()

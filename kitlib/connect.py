@@ -67,13 +67,16 @@ def open_context(context: str | None) -> Cluster:
     """Return a hold on a cluster without starting, making or changing anything.
 
     Args:
-        context: A context of your kubeconfig; None for the embedded cluster.
+        context: A context of your kubeconfig; `in-cluster` for the service account of the Pod we run in; None for
+            the embedded cluster.
 
     Raises:
         KitError: There is no such context, or no embedded cluster.
     """
     from kitlib import session
 
+    if context == "in-cluster":
+        return session.Cluster(context, _in_cluster())
     if context is not None:
         return session.Cluster("context", single_context(read_kubeconfigs(_outer), context))
     from kitlib.cluster import local

@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from harness import KIT, EmbeddedCluster, eventually
 from real_cluster.conftest import Learner
 from real_cluster.door import Door, Request
@@ -26,6 +28,7 @@ from kitlib.train import run as runs
 from kitlib.train.api import Api
 
 SMALL = {"n_layer": 2, "n_embd": 64, "block_size": 32, "batch_size": 4, "data_bytes": 300_000, "gpus_per_worker": 0}
+EXEC = "client.authentication.k8s.io/v1"
 connecting = sys.modules["kitlib.connect"]
 
 
@@ -126,9 +129,28 @@ def test_a_context_that_looks_like_production_needs_a_second_word(door: Door, le
 
 
 def test_connecting_says_what_it_makes_and_how_to_remove_it(door: Door, learner: Learner) -> None:
-    said = connected(learner(door), clean=True)
+    who = learner(door)
+    said = connected(who, clean=True)
+    assert not (who.home / "cluster.json").exists(), "the embedded cluster was started"
     assert "everything goes into namespace kit-02-ada" in said
     assert "kit clean --context school" in said and "kit-02-ada is gone" in said
+
+
+def test_a_credential_program_beside_the_kubeconfig_is_asked_for_the_token(door: Door, learner: Learner) -> None:
+    who = learner(door)
+    path = Path(who.env["KUBECONFIG"])
+    credential = {"apiVersion": EXEC, "kind": "ExecCredential", "status": {"token": door.token}}
+    program = path.parent / "log-in"
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(credential)}'\n")
+    program.chmod(0o700)
+    config = yaml.safe_load(path.read_text())
+    asked = {"apiVersion": EXEC, "command": "./log-in", "interactiveMode": "Never"}
+    config["users"] = [{"name": "u", "user": {"exec": asked}}]
+    path.write_text(yaml.safe_dump(config))
+    with kernel_of(who):
+        cluster = kitlib.connect("02")
+        assert kitlib.kubectl.run("get pods").code == 0
+        cluster.clean_up()
 
 
 # --- runs that are refused
