@@ -1,8 +1,8 @@
 """Admission: what the API server adds to a new object after its defaults and before its validation.
 
-Stands for the admission plugins DefaultTolerationSeconds, ServiceAccount, Priority and LimitRanger, and for the
-strategies of the registry that prepare an object for creation. Left out: the token volume of a ServiceAccount (Pods of
-the embedded cluster get no credentials), webhooks, and PodSecurity.
+Stands for the admission plugins DefaultTolerationSeconds, Priority, LimitRanger and ResourceQuota, and for the
+strategies of the registry that prepare an object for creation. Left out: ServiceAccount (Pods of the embedded cluster
+get no credentials), webhooks, and PodSecurity.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from kitlib.cluster import quantity
+from kitlib.cluster import quantity, quota
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object
@@ -172,27 +172,6 @@ def _out_of_bounds(container: Object, item: Object) -> Iterator[str]:
             yield f"maximum {name} usage per Container is {bound}, but limit is {limits[name]}"
 
 
-def usage(kind: Kind, obj: Object) -> dict[str, Decimal]:
-    """Return what an object counts for in a ResourceQuota, such as `{"pods": 1, "requests.cpu": 0.5}`."""
-    used = {f"count/{kind.resource}": Decimal(1)}
-    if not kind.group:
-        used[kind.plural] = Decimal(1)
-    if kind.kind == "Pod" and not kind.group:
-        if (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-            return {f"count/{kind.resource}": Decimal(1)}
-        for container in obj["spec"].get("containers") or ():
-            _add_container(used, container.get("resources") or {})
-    return used
-
-
-def _add_container(used: dict[str, Decimal], resources: Object) -> None:
-    for group in ("requests", "limits"):
-        for name, value in (resources.get(group) or {}).items():
-            keys = [f"{group}.{name}", name] if group == "requests" else [f"{group}.{name}"]
-            for key in keys:
-                used[key] = used.get(key, Decimal(0)) + quantity.parse(value)
-
-
 def check_quota(kind: Kind, obj: Object, lister: Lister) -> None:
     """Refuse an object that would take its namespace beyond a ResourceQuota.
 
@@ -202,20 +181,24 @@ def check_quota(kind: Kind, obj: Object, lister: Lister) -> None:
     namespace = obj["metadata"].get("namespace")
     if not kind.namespaced or kind.kind == "ResourceQuota" or not kind.stored:
         return
-    for quota in lister("resourcequotas", namespace):
-        asked = {name: value for name, value in usage(kind, obj).items() if name in quota["spec"].get("hard", {})}
+    for each in lister("resourcequotas", namespace):
+        asked = {
+            name: value
+            for name, value in quota.usage(kind.resource, obj).items()
+            if name in each["spec"].get("hard", {})
+        }
         if asked:
-            stored = [usage(kind, item) for item in lister(kind.resource, namespace)]
-            _hold_quota(kind, obj, quota, asked, stored)
+            stored = [quota.usage(kind.resource, item) for item in lister(kind.resource, namespace)]
+            _hold_quota(kind, obj, each, asked, stored)
         elif kind.kind == "Pod" and not kind.group:
-            _hold_quota(kind, obj, quota, {}, [])
+            _hold_quota(kind, obj, each, {}, [])
 
 
 def _hold_quota(
-    kind: Kind, obj: Object, quota: Object, asked: dict[str, Decimal], stored: list[dict[str, Decimal]]
+    kind: Kind, obj: Object, held: Object, asked: dict[str, Decimal], stored: list[dict[str, Decimal]]
 ) -> None:
-    hard: dict[str, Any] = quota["spec"].get("hard", {})
-    name = quota["metadata"]["name"]
+    hard: dict[str, Any] = held["spec"].get("hard", {})
+    name = held["metadata"]["name"]
     if kind.kind == "Pod":
         compute = ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
         missing = sorted(key for key in hard if key in compute and key not in asked)
@@ -224,15 +207,10 @@ def _hold_quota(
     used = {key: sum((item.get(key, Decimal(0)) for item in stored), Decimal(0)) for key in asked}
     over = sorted(key for key, value in asked.items() if used[key] + value > quantity.parse(hard[key]))
     if over:
-        parts = [",".join(f"{key}={_text(values[key])}" for key in over) for values in (asked, used)]
+        parts = [",".join(f"{key}={quota.text(values[key])}" for key in over) for values in (asked, used)]
         limited = ",".join(f"{key}={hard[key]}" for key in over)
         text = f"exceeded quota: {name}, requested: {parts[0]}, used: {parts[1]}, limited: {limited}"
         raise _forbidden(kind, obj, text)
-
-
-def _text(value: Decimal) -> str:
-    binary = value >= 1024 and value % 1024 == 0
-    return quantity.to_string(value, "binary" if binary else "decimal")
 
 
 def _names(pod: Object) -> str:

@@ -2,7 +2,7 @@
 
 Every controller is told of changes by informers that all of them share, and writes through a client of its own, so
 that `managedFields` and logs name it. Left out: leader election (there is one control plane) and the controllers of
-clouds, certificates, storage and quotas.
+clouds, certificates and storage.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from kitlib.cluster.controllers.namespace import NamespaceController
 from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
 from kitlib.cluster.controllers.podgc import PodGCController
 from kitlib.cluster.controllers.replicaset import ReplicaSetController
+from kitlib.cluster.controllers.resourcequota import ResourceQuotaController
 from kitlib.cluster.controllers.serviceaccount import ServiceAccountController
 from kitlib.cluster.controllers.statefulset import StatefulSetController
 from kitlib.cluster.controllers.tainteviction import TaintEvictionController
@@ -52,6 +53,7 @@ CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
     EndpointSliceController,
     EndpointsController,
     ServiceAccountController,
+    ResourceQuotaController,
     HollowController,
 )
 

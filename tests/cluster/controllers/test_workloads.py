@@ -195,6 +195,25 @@ async def test_an_autoscaler_says_that_nothing_acts_on_it(lab: Lab) -> None:
     await lab.until(told)
 
 
+async def test_a_quota_tells_how_much_of_it_is_used(lab: Lab) -> None:
+    lab.start()
+    metadata = {"name": "small", "namespace": "default"}
+    hard = {"pods": "5", "requests.cpu": "2", "count/deployments.apps": "3"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}}
+    await lab.client.create("resourcequotas", quota, "default")
+    container = {"name": "c", "image": "web:v1", "resources": {"requests": {"cpu": "250m"}}}
+    for name in ("a", "b"):
+        await lab.client.create("pods", pod(name, containers=[container]), "default")
+
+    async def used(pods: str, cpu: str) -> bool:
+        status = (await lab.get("resourcequotas", "small")).get("status") or {}
+        return status.get("used") == {"pods": pods, "requests.cpu": cpu, "count/deployments.apps": "0"}
+
+    await lab.until(lambda: used("2", "500m"))
+    await lab.client.delete("pods", "a", "default", grace_period_seconds=0)
+    await lab.until(lambda: used("1", "250m"))
+
+
 async def test_a_recreate_deployment_waits_for_the_last_old_pod(lab: Lab) -> None:
     lab.start()
     await lab.client.create("deployments.apps", deployment("web", 2, strategy={"type": "Recreate"}), "default")
