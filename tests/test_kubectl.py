@@ -171,11 +171,13 @@ def test_a_letter_cut_in_two_is_put_together(fake: Path) -> None:
 
 def test_an_interrupt_ends_the_command(fake: Path) -> None:
     script = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from kitlib import kubectl\nresult = kubectl.run('slow', show=True)\nprint('code', result.code, flush=True)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        children = eventually(lambda: psutil.Process(process.pid).children(recursive=True))
+        assert process.stdout.readline() == "first\n"
+        children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert "code 130" in process.stdout.read()
     assert isinstance(children, list)
