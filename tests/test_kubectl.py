@@ -174,7 +174,7 @@ def test_an_interrupt_ends_the_command(fake: Path) -> None:
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from kitlib import kubectl\nresult = kubectl.run('slow', show=True)\nprint('code', result.code, flush=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "first\n"
         children = psutil.Process(process.pid).children(recursive=True)
