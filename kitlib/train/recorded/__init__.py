@@ -1,7 +1,7 @@
 """Recorded runs: what you should see, without a cluster.
 
-`run.jsonl` is a run of two workers that lost one of them and resumed; `study.jsonl` is a scaling study with
-repeats. Both are real: preset `tiny`, simulated GPUs on a busy virtual machine with two cores, so the intervals are wide.
+`run.jsonl` is a run of two workers that lost one of them and resumed; `study.jsonl` is a scaling study with repeats.
+Both are real: preset `tiny`, simulated GPUs on a busy virtual machine with two cores, so the intervals are wide.
 """
 
 from __future__ import annotations
