@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 from harness import KIT, EmbeddedCluster, eventually, processes_of
+
+from kitlib.cluster import local
 
 DEPLOYMENT = {
     "apiVersion": "apps/v1",
@@ -120,6 +123,34 @@ def test_a_killed_supervisor_takes_everything_with_it_and_up_brings_it_back(own_
     assert own_cluster.status()["engine"] is None
     own_cluster.kit("up")
     eventually(lambda: len(running_pods(own_cluster)) == 3)
+
+
+def test_processes_that_left_their_container_die_with_a_killed_supervisor(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    command = ["sh", "-c", "for i in 1 2 3 4 5 6; do setsid sleep 7777 & done; exec sleep 7777"]
+    spec = {"containers": [{"name": "c", "image": "busybox", "command": command}]}
+    own_cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "forks"}, "spec": spec})
+    mark = own_cluster.cluster_id()
+    eventually(lambda: sum("sleep" in p.name() for p in processes_of(mark)) == 7)
+    os.kill(own_cluster.pid("supervisor"), signal.SIGKILL)
+    assert eventually(lambda: not processes_of(mark))
+
+
+def _pids(cluster: EmbeddedCluster) -> dict[str, int]:
+    return {process["name"]: process["pid"] for process in cluster.status()["processes"]}
+
+
+def test_a_node_started_right_after_it_was_stopped_or_killed_comes_back(
+    own_cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    monkeypatch.setenv("KIT_HOME", str(own_cluster.home))
+    for action in ("kill", "stop"):
+        before = own_cluster.pid("kubelet-node-1")
+        local.node(action, "node-1")
+        local.node("start", "node-1")
+        eventually(lambda: _pids(own_cluster).get("kubelet-node-1", before) != before)  # noqa: B023
+        eventually(lambda: own_cluster.status()["nodes"][0]["ready"])
 
 
 def test_everything_killed_at_once_is_swept_by_down(own_cluster: EmbeddedCluster) -> None:

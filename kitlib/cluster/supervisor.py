@@ -48,12 +48,21 @@ class Process:
 
 @dataclass
 class Node:
-    """One node: its configuration, its two processes and the write end of its lifeline."""
+    """One node: its configuration, its two processes and the write end of its lifeline.
+
+    Attributes:
+        config: What its processes are told.
+        runtime: The container runtime.
+        kubelet: The kubelet.
+        lifeline: None while the node is off.
+        again: Whether to start it when what is still ending of it is gone.
+    """
 
     config: NodeConfig
     runtime: Process
     kubelet: Process
     lifeline: int | None = None
+    again: bool = False
 
 
 @dataclass
@@ -166,6 +175,8 @@ class Supervisor:
             self._power_off(node)
         elif process.wanted:
             self._restart_later(process)
+        if node and node.again:
+            self._start_node(node)
 
     def _restart_later(self, process: Process) -> None:
         if time.monotonic() - process.started_at > 30:
@@ -183,26 +194,34 @@ class Supervisor:
         process.pid = process.start()
 
     def _start_node(self, node: Node) -> None:
-        if node.runtime.pid is None:
-            self._start(node.runtime)
-        if node.kubelet.pid is None:
-            self._start(node.kubelet)
+        """Start what does not run of a node; what was told to end has to be gone before it can start again."""
+        both = (node.runtime, node.kubelet)
+        node.again = any(process.pid is not None and not process.wanted for process in both)
+        for process in both if not node.again else ():
+            if process.pid is None:
+                self._start(process)
 
     def _power_off(self, node: Node) -> None:
         """End a node as a power cut would: no goodbye to the API, every container killed."""
-        node.kubelet.wanted = node.runtime.wanted = False
+        node.again = node.kubelet.wanted = node.runtime.wanted = False
         if node.lifeline is not None:
             os.close(node.lifeline)
             node.lifeline = None
         _kill(node.kubelet.pid, signal.SIGKILL)
 
-    def _fork(self, name: str, body: Callable[[], None], keep: tuple[int, ...] = ()) -> int:
+    def _fork(
+        self, name: str, body: Callable[[], None], keep: tuple[int, ...] = (), has_lifeline: bool = False
+    ) -> int:
         pid = os.fork()
         if pid:
             return pid
         code = 1
         try:
             self._become(name, keep)
+            if has_lifeline:
+                os.close(self.life_read)
+            else:
+                threading.Thread(target=_die_with_supervisor, args=(self.life_read,), daemon=True).start()
             body()
             code = 0
         except SystemExit as error:
@@ -215,7 +234,7 @@ class Supervisor:
             os._exit(code)
 
     def _become(self, name: str, keep: tuple[int, ...]) -> None:
-        """Turn a fresh fork into a process of its own: own log, no handles of the supervisor, dies with it."""
+        """Turn a fresh fork into a process of its own: own log, no handles of the supervisor."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -230,7 +249,6 @@ class Supervisor:
             if fd is not None and fd not in keep:
                 os.close(fd)
         os.setpgid(0, 0)
-        threading.Thread(target=_die_with_supervisor, args=(self.life_read,), daemon=True).start()
 
     def _start_control_plane(self) -> int:
         from kitlib.cluster import controlplane
@@ -277,7 +295,7 @@ class Supervisor:
         node = self.nodes[name]
         read_end, write_end = os.pipe()
         node.lifeline = write_end
-        pid = self._fork(node.runtime.name, lambda: runtime.main(node.config, read_end))
+        pid = self._fork(node.runtime.name, lambda: runtime.main(node.config, read_end), has_lifeline=True)
         os.close(read_end)
         return pid
 
@@ -320,7 +338,7 @@ class Supervisor:
         return self._status()
 
     def _stop_kubelet(self, node: Node) -> None:
-        node.kubelet.wanted = False
+        node.again = node.kubelet.wanted = False
         _kill(node.kubelet.pid, signal.SIGTERM)
 
     def _status(self) -> dict[str, Any]:
