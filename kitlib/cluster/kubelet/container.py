@@ -96,6 +96,8 @@ class Container:
         self.running = True
         _main_pids.add(self.pid)
         self.started_at = timestamp()
+        if self._stdin is not None:
+            os.set_blocking(self._stdin, False)
         for fd, stream in self._outputs.items():
             os.set_blocking(fd, False)
             selector.register(fd, selectors.EVENT_READ, _Callback(self._pump, fd, stream, selector))
@@ -103,7 +105,7 @@ class Container:
     def _open_terminal(self) -> list[int]:
         self.master, slave = pty.openpty()
         self._outputs = {self.master: "stdout"}
-        self._stdin = self.master if self._keep_stdin else None
+        self._stdin = os.dup(self.master) if self._keep_stdin else None
         return [slave, slave, slave]
 
     def _open_pipes(self) -> list[int]:
@@ -116,8 +118,9 @@ class Container:
         return [in_read, out_write, err_write]
 
     def _close_all(self) -> None:
-        for fd in {*self._outputs, *([] if self._stdin is None else [self._stdin])}:
-            os.close(fd)
+        for fd in {*self._outputs, self._stdin, self.master}:
+            if fd is not None:
+                os.close(fd)
         self._outputs, self._stdin, self.master = {}, None, None
         self._log.release()
 
@@ -169,22 +172,44 @@ class Container:
         source, outputs = self._attached[client]
         assert source is not None
         data = os.read(source, _CHUNK >> 4)
-        if data and self._stdin is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._stdin, data)
-        if not data:
+        if data:
+            self._give(client, data, selector)
+        else:
             selector.unregister(source)
             os.close(source)
             self._attached[client] = (None, outputs)
-            if self._stdin_once and self._stdin is not None and self._stdin != self.master:
+            if self._stdin_once and self._stdin is not None and not self._tty:
                 os.close(self._stdin)
                 self._stdin = None
+
+    def _give(self, client: Any, data: bytes, selector: Selector) -> None:
+        """Write a client's input; while the container takes no more, the client is not read."""
+        if self._stdin is None:
+            return
+        try:
+            data = data[os.write(self._stdin, data) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return
+        source, _ = self._attached[client]
+        if data and source is not None and self._stdin not in selector.get_map():
+            selector.unregister(source)
+            selector.register(self._stdin, selectors.EVENT_WRITE, _Callback(self._go_on, client, data, selector))
+
+    def _go_on(self, client: Any, data: bytes, selector: Selector) -> None:
+        """Write what had to wait, then read the client again."""
+        selector.unregister(self._stdin)  # type: ignore[arg-type]
+        source, _ = self._attached.get(client, (None, []))
+        if source is not None:
+            selector.register(source, selectors.EVENT_READ, _Callback(self._feed, client, selector))
+            self._give(client, data, selector)
 
     def detach(self, client: Any, selector: Selector) -> None:
         """Remove a client and close its descriptors."""
         source, outputs = self._attached.pop(client, (None, []))
         if source is not None:
-            selector.unregister(source)
+            _unregister(source, selector)
             os.close(source)
         for fd in outputs:
             os.close(fd)
@@ -201,6 +226,8 @@ class Container:
             os.killpg(self.pid, signal.SIGKILL)
         _kill_all(self._orphans())
         self._drain(selector)
+        if self._stdin is not None:
+            _unregister(self._stdin, selector)
         self._close_all()
 
     def kill(self) -> None:
@@ -249,6 +276,11 @@ class _Callback:
 
     def __call__(self) -> None:
         self._function(*self._arguments)
+
+
+def _unregister(fd: int, selector: Selector) -> None:
+    if fd in selector.get_map():
+        selector.unregister(fd)
 
 
 def _total(processes: list[psutil.Process], measure: Any) -> int:

@@ -55,12 +55,15 @@ class LogWriter:
     def _append(self, data: bytes) -> None:
         if not data:
             return
-        if self._size + len(data) > MAX_SIZE and self._size:
-            os.close(self._fd)
-            os.replace(self._path, self._path + ".1")
-            self._open()
-        os.write(self._fd, data)
-        self._size += len(data)
+        try:
+            if self._size + len(data) > MAX_SIZE and self._size:
+                os.replace(self._path, self._path + ".1")
+                full = self._fd
+                self._open()
+                os.close(full)
+            self._size += os.write(self._fd, data)
+        except OSError:
+            pass  # the disk is full, or the Pod's folder is gone: a container loses lines, never its end
 
     def release(self) -> None:
         """Close the file."""

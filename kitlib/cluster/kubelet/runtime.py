@@ -101,9 +101,10 @@ class Runtime:
         self._reap()
         while True:
             for key, mask in self._selector.select(self._timeout()):
-                if mask & selectors.EVENT_WRITE and self._current(key):
+                is_client = isinstance(key.data, _Reader)
+                if is_client and mask & selectors.EVENT_WRITE and self._current(key):
                     self._flush(key.data.connection)
-                if mask & selectors.EVENT_READ and self._current(key):
+                if (mask & selectors.EVENT_READ or not is_client) and self._current(key):
                     self._call(key.data)
             self._call(self._check_memory)
 

@@ -19,6 +19,8 @@ from kitlib.cluster.kubelet.runtime import SOCKET
 
 Record = dict[str, Any]
 _CONNECT_SECONDS = 20.0
+_LONGEST_LINE = 64 << 20
+"""Longest message of the runtime: the records of all its containers are one."""
 
 
 class RuntimeFailure(Exception):  # noqa: N818
@@ -46,7 +48,7 @@ class RuntimeClient:
         Returns:
             The records of all containers that the runtime knows.
         """
-        reader, self._writer = await asyncio.open_unix_connection(sock=await self._open())
+        reader, self._writer = await asyncio.open_unix_connection(sock=await self._open(), limit=_LONGEST_LINE)
         self._reader = asyncio.create_task(self._read(reader))
         records: list[Record] = await self.call("subscribe")
         return records
@@ -74,10 +76,11 @@ class RuntimeClient:
             message = json.loads(line)
             if "exit" in message:
                 self._on_exit(message["exit"])
-            else:
-                self._replies.pop(0).set_result(message)
+            elif not (reply := self._replies.pop(0)).done():  # else who asked does not wait any more
+                reply.set_result(message)
         for reply in self._replies:
-            reply.set_exception(RuntimeFailure("the container runtime is gone"))
+            if not reply.done():
+                reply.set_exception(RuntimeFailure("the container runtime is gone"))
 
     async def call(self, operation: str, **arguments: Any) -> Any:
         """Make one request and return its answer.

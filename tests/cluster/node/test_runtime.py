@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -185,3 +186,55 @@ async def test_stats_count_the_whole_tree(runtime: Runtime) -> None:
         return used["a"][1] > 0
 
     await until(counted)
+
+
+async def test_a_container_that_does_not_read_its_stdin_holds_nobody_else_up(runtime: Runtime) -> None:
+    await runtime.start("deaf", "exec sleep 1000", stdin=True)
+    process = await runtime.client.attach("deaf", stdin=True, tty=False)
+    assert process.stdin is not None
+    process.stdin.write(b"x" * 400_000)
+    for number in range(5):
+        await asyncio.wait_for(runtime.start(f"other-{number}", "true"), GENEROUS)
+    process.kill()
+
+
+async def test_input_arrives_whole_however_slowly_it_is_read(runtime: Runtime) -> None:
+    await runtime.start("slow", "sleep 0.3; wc -c", stdin=True, stdin_once=True)
+    process = await runtime.client.attach("slow", stdin=True, tty=False)
+    assert process.stdin is not None
+    process.stdin.write(b"x" * 1_000_000)
+    process.stdin.close()
+    assert (await asyncio.wait_for(process.stdout.read(), GENEROUS)).split() == [b"1000000"]
+    process.kill()
+
+
+async def test_a_request_that_is_given_up_leaves_the_others_their_answers(runtime: Runtime) -> None:
+    for _ in range(3):
+        given_up = asyncio.ensure_future(runtime.client.call("stats"))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert await asyncio.wait_for(runtime.client.call("stats"), GENEROUS) == {}
+    await runtime.start("a", "exit 5")
+    assert (await runtime.exit())["exit_code"] == 5
+
+
+async def test_a_new_client_gets_the_records_of_hundreds_of_containers(runtime: Runtime) -> None:
+    for number in range(250):
+        await runtime.start(f"container-{number}", "true", labels={"pod": "x" * 300})
+    await runtime.client.close()
+    assert len(await asyncio.wait_for(runtime.connect(), GENEROUS)) == 250
+
+
+def test_a_full_disk_costs_a_container_lines_of_its_log_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = cri_log.LogWriter(str(tmp_path / "a.log"))
+    log.write("stdout", b"one\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", _no_space)
+        log.write("stdout", b"two\n")
+    log.write("stdout", b"three\n")
+    log.release()
+    assert [line.split()[-1] for line in (tmp_path / "a.log").read_text().splitlines()] == ["one", "three"]
+
+
+def _no_space(fd: int, data: bytes) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
