@@ -211,7 +211,9 @@ class PodWorker:
         if not self._facts.ip:
             await self._facts.give_address()
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "checkpoint.json").write_text(json.dumps(self._facts.checkpoint()))
+            written = self.folder / "checkpoint.new"
+            written.write_text(json.dumps(self._facts.checkpoint()))
+            written.replace(self.folder / "checkpoint.json")  # whole or not at all, whenever the kubelet dies
             self._publish_address()
         try:
             await self._facts.refresh()

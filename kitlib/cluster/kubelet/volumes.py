@@ -196,6 +196,7 @@ def write_atomically(path: Path, files: Files) -> None:
     if old is not None and _read_back(old) == files:
         return
     temporary = path / "..data_tmp"
+    temporary.unlink(missing_ok=True)  # of a kubelet that was killed right here
     temporary.symlink_to(_write_new(path, files).name)
     temporary.replace(data)
     _link_visible(path, files)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from kitlib.cluster.kubelet.volumes import memory_folder
+from kitlib.cluster.kubelet.volumes import memory_folder, write_atomically
 
 from .conftest import BOTH_WAYS, Node, until
 
@@ -145,3 +145,10 @@ async def test_files_in_memory_go_with_their_pod_or_their_node(node: Node) -> No
     await until(removed)
     await node.power_cycle()
     assert not memory.exists()
+
+
+def test_a_volume_recovers_from_a_kubelet_that_was_killed_while_it_changed(tmp_path: Path) -> None:
+    write_atomically(tmp_path, {"a": (b"one", 0o644)})
+    (tmp_path / "..data_tmp").symlink_to("..2026_gone")
+    write_atomically(tmp_path, {"a": (b"two", 0o644)})
+    assert (tmp_path / "a").read_bytes() == b"two"
