@@ -38,7 +38,7 @@ def endpoints_of(slices: Iterable[Object], port_name: str) -> list[Endpoint]:
     """
     ready, terminating = [], []
     for item in slices:
-        ports = [port["port"] for port in item.get("ports") or () if (port.get("name") or "") == port_name]
+        ports = [port["port"] for port in _ports(item) if (port.get("name") or "") == port_name]
         for endpoint in (item.get("endpoints") or ()) if ports else ():
             conditions = endpoint.get("conditions") or {}
             reference = endpoint.get("targetRef") or {}
@@ -48,6 +48,11 @@ def endpoints_of(slices: Iterable[Object], port_name: str) -> list[Endpoint]:
             elif conditions.get("serving") and conditions.get("terminating"):
                 terminating.append(found)
     return sorted(set(ready or terminating))
+
+
+def _ports(item: Object) -> list[Object]:
+    """Return the ports of an EndpointSlice; one without a number means all of them, which nobody can listen on."""
+    return [port for port in item.get("ports") or () if 0 < (port.get("port") or 0) < 1 << 16]
 
 
 class Balancer:

@@ -25,9 +25,9 @@ from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.datagrams import DatagramFront
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
+from kitlib.cluster.portmap import PORT_MAP, port_map
 from kitlib.cluster.splice import Side, reset
 
-PORT_MAP = "kit/port-map"
 CONNECT_TIMEOUT = 5.0
 BACKLOG = 512
 RETRY_SECONDS = 10.0
@@ -375,7 +375,7 @@ class Proxy(Controller):
                 self._port_maps.clear()
             pod = await self._client.get("pods", endpoint.pod, namespace)
             self._port_maps[endpoint.uid] = port_map(pod)
-        return endpoint.address, int(self._port_maps[endpoint.uid].get(str(endpoint.port), endpoint.port))
+        return endpoint.address, self._port_maps[endpoint.uid].get(str(endpoint.port), endpoint.port)
 
     def forget(self, endpoint: Endpoint) -> None:
         """Ask for an endpoint's mapped ports again next time."""
@@ -391,15 +391,6 @@ class Proxy(Controller):
             return None
 
         return find
-
-
-def port_map(obj: Object) -> dict[str, int]:
-    """Return the ports of a Pod or Service that really listen on another one (annotation `kit/port-map`)."""
-    try:
-        found = orjson.loads((obj["metadata"].get("annotations") or {}).get(PORT_MAP) or "{}")
-        return {str(port): int(mapped) for port, mapped in found.items()}
-    except (ValueError, TypeError, AttributeError):
-        return {}
 
 
 def _key(obj: Object) -> Key:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl
 
@@ -32,6 +33,8 @@ from kitlib.cluster.store import Entry
 if TYPE_CHECKING:
     from kitlib.cluster.apiserver.server import APIServer
 
+MAX_WARNINGS, MAX_WARNING_TEXT = 50, 4096
+"""Warnings of an answer, and characters in all of them, as in Kubernetes; Python's clients read 100 headers."""
 STREAMS = ("log", "exec", "attach", "portforward", "proxy")
 _OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 
@@ -51,7 +54,11 @@ def answer(body: bytes, code: int = 200, as_yaml: bool = False, warnings: Iterab
             "Content-Type": "application/yaml" if as_yaml else "application/json",
         }
     )
-    for text in warnings:
+    left = MAX_WARNING_TEXT
+    for text in islice(warnings, MAX_WARNINGS):
+        left -= len(text)
+        if left < 0:
+            break
         quoted = text.replace("\\", "\\\\").replace('"', '\\"')
         headers.add("Warning", f'299 - "{"".join(c for c in quoted if c.isprintable())}"')
     return web.Response(body=body, status=code, headers=headers)
@@ -170,6 +177,8 @@ class Handlers:
             return answer(_line("ERROR", orjson.dumps(error.status)))
         headers = {"Cache-Control": "no-cache, private", "Content-Type": "application/json"}
         response = web.StreamResponse(headers=headers)
+        if request.transport is not None:
+            watch.on_overrun = request.transport.abort
         try:
             await response.prepare(request)
             async for batch in watch.batches():

@@ -57,7 +57,7 @@ class Interrupted(ConnectionError):  # noqa: N818
 
 
 async def relay(
-    request: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse
+    request: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse, beginning: bytes = b""
 ) -> web.StreamResponse:
     """Pass an answer's body on as it comes.
 
@@ -65,6 +65,7 @@ async def relay(
         request: The client's request.
         answer: The answer of a kubelet or Pod, its head read.
         response: The answer to the client, its head complete and not yet sent.
+        beginning: What has been read of the body.
 
     Returns:
         The same response, sent.
@@ -74,6 +75,8 @@ async def relay(
     """
     await response.prepare(request)
     try:
+        if beginning:
+            await response.write(beginning)
         async for piece in answer.content.iter_any():
             await response.write(piece)
         await response.write_eof()

@@ -6,6 +6,7 @@ a Table that kubectl prints, or with their metadata alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from kitlib.cluster.apiserver import errors, protobuf, schema
 from kitlib.cluster.apiserver.rest import APPLY_PATCH, PATCH_TYPES
 from kitlib.cluster.client import Object
 
+MAX_YAML_EVENTS = 200_000
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _JSON = ("application/json", "application/*", "*/*")
 _YAML = ("application/yaml", "text/yaml", "application/x-yaml")
@@ -109,7 +111,7 @@ def decode_patch(body: bytes, content_type: str) -> Any:
 def _read(reader: Callable[[bytes], Any], body: bytes, expected: str) -> Any:
     try:
         found = reader(body)
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())[:300]
         raise errors.bad_request(
             f"the object provided is unrecognized (must be of type {expected}): "
@@ -124,10 +126,23 @@ class _Loader(yaml.CSafeLoader):
     """YAML as Kubernetes reads it: times stay text."""
 
 
+_TAG = "tag:yaml.org,2002:"
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+
+
+def _number(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
+    """Read a number; `1:30` is none (base 60 is YAML 1.1's alone, and a long one would never end)."""
+    if _BASE_60.fullmatch(node.value):
+        return node.value
+    return loader.construct_yaml_int(node) if node.tag == f"{_TAG}int" else loader.construct_yaml_float(node)
+
+
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+for _name in ("int", "float"):
+    _Loader.add_constructor(f"{_TAG}{_name}", _number)
 
 
 def load_yaml(body: bytes) -> Any:
@@ -145,9 +160,11 @@ def load_yaml(body: bytes) -> Any:
 
 
 def _check_yaml(body: bytes) -> None:
-    """Refuse aliases, a few of which can unfold without end, and deep nesting before it is built."""
+    """Refuse, before it is built, what costs too much: aliases, which can unfold without end, depth, and length."""
     depth = 0
-    for event in yaml.parse(body, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(body, Loader=_Loader)):
+        if count > MAX_YAML_EVENTS:
+            raise ValueError(f"yaml: more than {MAX_YAML_EVENTS} tokens; send an object of this size as JSON")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("yaml: aliases are not supported")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

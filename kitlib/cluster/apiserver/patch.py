@@ -8,6 +8,7 @@ in `apply.py`.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import jsonpatch
@@ -153,7 +154,8 @@ def _merge(target: Object, patch: Object, model_name: str) -> Object:
     for name in [name for name in patch if name.startswith(_DELETE)]:
         gone, listed = patch.pop(name), name.partition("/")[2]
         if isinstance(target.get(listed), list) and isinstance(gone, list):
-            target[listed] = [item for item in target[listed] if item not in gone]
+            unwanted = {_hashable(item) for item in gone}
+            target[listed] = [item for item in target[listed] if _hashable(item) not in unwanted]
     for name, value in patch.items():
         _merge_field(target, name, value, fields.get(name), orders.pop(name, None))
     for name, order in orders.items():
@@ -196,7 +198,8 @@ def _merge_field(target: Object, name: str, value: Any, field: Field | None, ord
 
 def _merge_list(old: list[Any], patch: list[Any], field: Field, order: Any) -> list[Any]:
     if field.set:
-        merged = old + [item for item in patch if item not in old]
+        known = {_hashable(item) for item in old}
+        merged = old + [item for item in patch if _hashable(item) not in known]
     else:
         merged = _merge_objects(old, patch, field)
     return merged if order is None else _ordered(merged, old, field.merge_key, _order_keys(order, field.merge_key))
@@ -216,17 +219,28 @@ def _merge_objects(old: list[Any], patch: list[Any], field: Field) -> list[Any]:
     if replace:
         return [item for item in patch if item not in replace or len(item) > 1 and not item.pop(_DIRECTIVE, None)]
     merge_key, model = field.merge_key, _model_of(field)
-    merged = list(old)
-    for item in patch:
-        key = _key(item, merge_key)
-        found = [index for index, other in enumerate(merged) if isinstance(other, dict) and other.get(merge_key) == key]
+    merged: dict[int, Any] = dict(enumerate(old))
+    places: dict[Any, list[int]] = {}
+    for place, item in merged.items():
+        if isinstance(item, dict):
+            places.setdefault(_hashable(item.get(merge_key)), []).append(place)
+    for number, item in enumerate(patch, start=len(old)):
+        key = _hashable(_key(item, merge_key))
+        found = places.get(key, [])
         if item.get(_DIRECTIVE) == "delete":
-            merged = [other for index, other in enumerate(merged) if index not in found]
+            for place in places.pop(key, ()):
+                del merged[place]
         elif found:
             merged[found[0]] = _merge(merged[found[0]], item, model)
         else:
-            merged.append(_merge({}, item, model))
-    return merged
+            merged[number] = _merge({}, item, model)
+            places[key] = [number]
+    return list(merged.values())
+
+
+def _hashable(value: Any) -> Any:
+    """Return what stands for a JSON value as a dictionary's key."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if isinstance(value, (dict, list)) else value
 
 
 def _order_keys(order: Any, merge_key: str) -> list[Any]:
@@ -237,13 +251,22 @@ def _order_keys(order: Any, merge_key: str) -> list[Any]:
 
 def _ordered(merged: list[Any], old: list[Any], merge_key: str, order: list[Any]) -> list[Any]:
     """Put listed items in the patch's order; the others keep their place among what the server had."""
-    keyed = [(_key(item, merge_key), item) for item in merged]
-    listed = sorted((pair for pair in keyed if pair[0] in order), key=lambda pair: order.index(pair[0]))
-    others = [pair for pair in keyed if pair[0] not in order]
-    server = [_key(item, merge_key) for item in old]
+    wanted = _places(order)
+    keyed = [(_hashable(_key(item, merge_key)), item) for item in merged]
+    listed = deque(sorted((pair for pair in keyed if pair[0] in wanted), key=lambda pair: wanted[pair[0]]))
+    others = deque(pair for pair in keyed if pair[0] not in wanted)
+    server = _places([_key(item, merge_key) for item in old])
     result: list[Any] = []
     while others and listed:
-        left, right = others[0][0], listed[0][0]
-        before = left in server and right in server and server.index(left) < server.index(right)
-        result.append((others if before else listed).pop(0)[1])
+        left, right = server.get(others[0][0]), server.get(listed[0][0])
+        before = left is not None and right is not None and left < right
+        result.append((others if before else listed).popleft()[1])
     return result + [item for _, item in [*listed, *others]]
+
+
+def _places(keys: list[Any]) -> dict[Any, int]:
+    """Return where each key stands first."""
+    places: dict[Any, int] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(_hashable(key), place)
+    return places

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
-import orjson
 from aiohttp import web
 from yarl import URL
 
@@ -24,6 +23,7 @@ from kitlib.cluster.apiserver.kubelets import Interrupted, dial_error, kubelet_o
 from kitlib.cluster.apiserver.upgrade import Backend, forward_upgrade, forwarded_headers, is_upgrade
 from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.portmap import port_map
 
 MAX_REWRITTEN = 16 << 20
 """Longest HTML page whose links are rewritten; a longer one passes unchanged."""
@@ -121,16 +121,6 @@ def _number(port: str, request: str) -> int:
     return int(port)
 
 
-def port_map(obj: Object) -> Mapping[str, int]:
-    """Return an object's annotation `kit/port-map`: its ports that really listen on another one."""
-    text = (obj["metadata"].get("annotations") or {}).get("kit/port-map")
-    try:
-        found = orjson.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _pod_address(pod: Object, port: str) -> tuple[str, int]:
     name = pod["metadata"]["name"]
     declared = [item for container in pod["spec"]["containers"] for item in container.get("ports") or ()]
@@ -140,7 +130,7 @@ def _pod_address(pod: Object, port: str) -> tuple[str, int]:
     address = (pod.get("status") or {}).get("podIP")
     if not address:
         raise errors.bad_request("address not allowed")
-    return address, int(port_map(pod).get(str(number), number))
+    return address, port_map(pod).get(str(number), number)
 
 
 async def _service_address(client: Client, name: str, namespace: str, port: str, request: str) -> tuple[str, int]:
@@ -160,7 +150,7 @@ async def _service_address(client: Client, name: str, namespace: str, port: str,
         (address, item["port"], endpoint.get("targetRef") or {})
         for endpointslice in slices["items"]
         for item in endpointslice.get("ports") or ()
-        if (item.get("name") or "") == port
+        if (item.get("name") or "") == port and item.get("port")
         for endpoint in endpointslice.get("endpoints") or ()
         if (endpoint.get("conditions") or {}).get("ready", True)
         for address in endpoint["addresses"][:1]
@@ -168,10 +158,10 @@ async def _service_address(client: Client, name: str, namespace: str, port: str,
     if not ready:
         raise _unavailable(f'no endpoints available for service "{request}"')
     address, number, target = random.choice(ready)
-    if target.get("kind") == "Pod":
+    if target.get("kind") == "Pod" and target.get("name"):
         pod = await client.get("pods", target["name"], namespace)
         number = port_map(pod).get(str(number), number)
-    return address, int(number)
+    return address, number
 
 
 async def _forward(
@@ -208,16 +198,34 @@ async def _relay(
     if "Location" in answer.headers:
         response.headers["Location"] = rewrite_url(answer.headers["Location"], backend, request, prefix)
     length = answer.content_length
-    if "Location" not in answer.headers and answer.content_type == "text/html" and (length or 0) <= MAX_REWRITTEN:
-        return await _relay_html(request, response, answer, backend, prefix)
+    page = b""
+    if "Location" not in answer.headers and answer.content_type == "text/html":
+        page = await _beginning(answer)
+        if len(page) <= MAX_REWRITTEN:
+            return await _relay_html(request, response, answer, page, backend, prefix)
     response.content_length = length
-    return await relay(request, answer, response)
+    return await relay(request, answer, response, page)
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
+    """Read a body to its end, or a little more than `MAX_REWRITTEN` of one that is longer."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_REWRITTEN:
+            break
+    return b"".join(pieces)
 
 
 async def _relay_html(
-    request: web.Request, response: web.StreamResponse, answer: aiohttp.ClientResponse, backend: Backend, prefix: str
+    request: web.Request,
+    response: web.StreamResponse,
+    answer: aiohttp.ClientResponse,
+    body: bytes,
+    backend: Backend,
+    prefix: str,
 ) -> web.StreamResponse:
-    body = await answer.read()
     encoding = answer.headers.get("Content-Encoding", "identity").lower()
     if encoding in ("identity", "gzip", "deflate") and request.method != "HEAD":
         body = _recode(body, encoding, backend, request, prefix)

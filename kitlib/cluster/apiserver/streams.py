@@ -6,6 +6,7 @@ or to the Pod itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -90,8 +91,8 @@ def _check_log_options(query: Mapping[str, str], name: str) -> None:
         ("sinceSeconds", 1, "must be greater than 0"),
     ):
         text = query.get(field, "")
-        if text and not text.lstrip("+-").isdecimal():
-            raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        if text and not re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+            raise errors.bad_request(f'strconv.ParseInt: parsing "{text[:64]}": invalid syntax')
         if text and int(text) < least:
             message = f"Invalid value: {int(text)}: {words}"
             causes.append({"reason": "FieldValueInvalid", "message": message, "field": field})

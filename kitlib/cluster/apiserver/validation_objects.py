@@ -316,6 +316,9 @@ def endpoint_slice(found: FieldErrors, obj: Object) -> None:
     for index, endpoint in enumerate(obj.get("endpoints") or ()):
         if not endpoint.get("addresses"):
             found.required(f"endpoints[{index}].addresses", "must contain at least 1 address")
+    for index, port in enumerate(obj.get("ports") or ()):
+        if not 0 <= port.get("port", 0) < 1 << 16:
+            found.invalid(f"ports[{index}].port", port["port"], "must be between 0 and 65535, inclusive")
 
 
 def quota(found: FieldErrors, obj: Object) -> None:

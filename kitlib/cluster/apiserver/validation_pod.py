@@ -111,8 +111,15 @@ def _check_volume_source(found: FieldErrors, volume: Object, path: str) -> None:
     for source, name in _VOLUME_REFERENCES:
         if source in volume and not volume[source].get(name):
             found.required(f"{path}.{source}.{name}")
-        for index, item in enumerate((volume.get(source) or {}).get("items") or ()):
-            _check_key_to_path(found, item, f"{path}.{source}.items[{index}]")
+        _check_items(found, volume, source, path)
+    _check_downward(found, volume, path)
+    for index, part in enumerate((volume.get("projected") or {}).get("sources") or ()):
+        where = f"{path}.projected.sources[{index}]"
+        for source in ("configMap", "secret"):
+            _check_items(found, part, source, where)
+        _check_downward(found, part, where)
+        if "serviceAccountToken" in part:
+            _check_file(found, part["serviceAccountToken"], f"{where}.serviceAccountToken")
     limit = (volume.get("emptyDir") or {}).get("sizeLimit")
     if limit is not None and quantity.parse(limit) < 0:
         found.forbidden(f"{path}.emptyDir.sizeLimit", "SizeLimit field must be a valid resource quantity")
@@ -125,13 +132,27 @@ def _check_volume_source(found: FieldErrors, volume: Object, path: str) -> None:
         found.invalid(f"{path}.{source}.defaultMode", mode, text)
 
 
-def _check_key_to_path(found: FieldErrors, item: Object, path: str) -> None:
-    if not item.get("key"):
-        found.required(f"{path}.key")
+def _check_items(found: FieldErrors, volume: Object, source: str, path: str) -> None:
+    for index, item in enumerate((volume.get(source) or {}).get("items") or ()):
+        where = f"{path}.{source}.items[{index}]"
+        if not item.get("key"):
+            found.required(f"{where}.key")
+        _check_file(found, item, where)
+
+
+def _check_downward(found: FieldErrors, volume: Object, path: str) -> None:
+    for index, item in enumerate((volume.get("downwardAPI") or {}).get("items") or ()):
+        _check_file(found, item, f"{path}.downwardAPI.items[{index}]")
+
+
+def _check_file(found: FieldErrors, item: Object, path: str) -> None:
+    """Check where in its volume a file goes: nowhere else."""
     if not item.get("path"):
         found.required(f"{path}.path")
     else:
         _check_local_path(found, item["path"], f"{path}.path")
+        if item["path"].startswith("..") and not item["path"].startswith("../"):
+            found.invalid(f"{path}.path", item["path"], "must not start with '..'")
 
 
 def _check_local_path(found: FieldErrors, value: str, path: str) -> None:

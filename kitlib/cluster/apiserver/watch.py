@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from kitlib.cluster.apiserver import errors, selectors, versions
@@ -21,7 +21,8 @@ from kitlib.cluster.store import CompactedError, Entry, Event, Store
 
 BOOKMARK_SECONDS = 60.0
 MAX_BACKLOG = 20_000
-"""A watcher that is further behind is cut off and has to list again."""
+MAX_BACKLOG_BYTES = 64 << 20
+"""A watcher that is further behind, in changes or in bytes, is cut off and has to list again."""
 
 
 class Change(NamedTuple):
@@ -47,6 +48,9 @@ class Watch:
         namespace: Only of this one; None for all.
         options: Selectors, start, timeout, bookmarks.
 
+    Attributes:
+        on_overrun: Called when the watcher is too far behind, which may be stuck in sending to its reader.
+
     Raises:
         ApiError: 400, a selector cannot be read; 410, the start is too old; 504, it is in the future.
     """
@@ -60,9 +64,11 @@ class Watch:
         self._resource = versions.storage(kind).resource
         self._test = selectors.predicate(self._resource, options.label_selector, options.field_selector)
         self._backlog: deque[Change] = deque()
+        self._backlog_bytes = 0
         self._wake = asyncio.Event()
         self.revision = store.revision
         self.overrun = False
+        self.on_overrun: Callable[[], None] = lambda: None
         self._begin()
         store.subscribe(self._resource, self._listen)
 
@@ -89,8 +95,12 @@ class Watch:
         change = None if self.overrun else self._seen(event)
         if change is not None:
             self._backlog.append(change)
-            self.overrun = len(self._backlog) > MAX_BACKLOG
+            self._backlog_bytes += len(change.entry.raw)
+            self.overrun = len(self._backlog) > MAX_BACKLOG or self._backlog_bytes > MAX_BACKLOG_BYTES
             self._wake.set()
+            if self.overrun:
+                self._backlog.clear()
+                self.on_overrun()
 
     def _seen(self, event: Event) -> Change | None:
         """Return what this watcher sees of a write: nothing, or an object that appears, changes or leaves."""
@@ -140,6 +150,7 @@ class Watch:
     def _drain(self) -> list[Change]:
         changes = list(self._backlog)
         self._backlog.clear()
+        self._backlog_bytes = 0
         return changes
 
     def _bookmark(self, revision: int, initial: bool = False) -> Object:

@@ -7,7 +7,6 @@ passes into a container but what its programs need to run (see `base`).
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from kitlib.cluster import images, quantity
+from kitlib.cluster.portmap import port_map
 
 Object = dict[str, Any]
 Lookup = Callable[[str, str], Object | None]
@@ -70,17 +70,8 @@ def service_variables(services: Iterable[Object], namespace: str, host: str = ""
         ip = spec.get("clusterIP") or "None"
         if ip != "None" and (kubernetes or metadata["namespace"] == namespace):
             name = metadata["name"].upper().replace("-", "_")
-            env.update(_variables_of(name, host or ip, spec.get("ports") or [], _port_map(service)))
+            env.update(_variables_of(name, host or ip, spec.get("ports") or [], port_map(service)))
     return env
-
-
-def _port_map(service: Object) -> Mapping[str, int]:
-    """Return the ports that could not be bound and which port stands for each (annotation `kit/port-map`)."""
-    text = (service["metadata"].get("annotations") or {}).get("kit/port-map")
-    try:
-        return dict(json.loads(text)) if text else {}
-    except (ValueError, TypeError):
-        return {}
 
 
 def _variables_of(name: str, ip: str, ports: list[Object], mapped: Mapping[str, int]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from kitlib.cluster.kubelet.pod_manager import ContainerState, PodState
 
 BLOCK = 64 << 10
+_LONGEST = 50 * 365 * 86400
 SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.2
 
 
@@ -77,7 +78,7 @@ class LogOptions:
 
 def _since(time: str, seconds: int | None) -> str:
     if seconds is not None:
-        moment = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        moment = datetime.now(timezone.utc) - timedelta(seconds=min(seconds, _LONGEST))
     elif time:
         moment = datetime.fromisoformat(_python_time(time)).astimezone(timezone.utc)
     else:

@@ -19,9 +19,9 @@ from kitlib.cluster.kubelet.containers import Surroundings
 from kitlib.cluster.kubelet.devices import Devices
 from kitlib.cluster.kubelet.runtime_client import RuntimeClient
 from kitlib.cluster.kubelet.status import StatusManager
+from kitlib.cluster.portmap import PORT_MAP
 
 Object = dict[str, Any]
-PORT_MAP_ANNOTATION = "kit/port-map"
 
 
 @dataclass
@@ -104,7 +104,7 @@ class PodFacts:
         if self.port_map:
             metadata = self.pod["metadata"]
             text = "{" + ", ".join(f'"{port}": {local}' for port, local in self.port_map.items()) + "}"
-            patch = {"metadata": {"annotations": {PORT_MAP_ANNOTATION: text}}}
+            patch = {"metadata": {"annotations": {PORT_MAP: text}}}
             await self.node.client.patch("pods", metadata["name"], patch, self.namespace)
         self.ip = ip
 

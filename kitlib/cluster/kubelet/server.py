@@ -126,7 +126,7 @@ class KubeletServer:
         try:
             options = LogOptions.parse(request.query)
             path = find_log(pod, container, options.previous)
-        except (LogError, ValueError) as error:
+        except (LogError, ValueError, OverflowError) as error:
             _refuse(web.HTTPBadRequest, str(error))
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
