@@ -29,6 +29,8 @@ APPLICATION_ID = 0x6B697473
 SCHEMA_VERSION = 1
 HISTORY = 1000
 """How many of the latest events stay at least, as in kine: a watch may start from any of them."""
+HISTORY_BYTES = 64 << 20
+"""How much of them may be held in memory, in bytes of JSON: big objects have a shorter history."""
 _CHECKPOINT_EVERY = 2000
 
 _SCHEMA = """
@@ -149,6 +151,7 @@ class Store:
         self.compacted = 0
         self._history = history
         self._events: deque[Event] = deque()
+        self._event_bytes = 0
         self._objects: dict[str, dict[str, _Names]] = {}
         self._listeners: dict[str, set[Listener]] = {}
         self._pending = 0
@@ -207,6 +210,7 @@ class Store:
         self.revision = event.revision
         if event.revision > self.compacted:
             self._events.append(event)
+            self._event_bytes += len(entry.raw)
 
     def close(self) -> None:
         """Move the log into the file and close it."""
@@ -327,6 +331,8 @@ class Store:
         self._pending += 1
         if len(self._events) >= 1.5 * self._history:
             self.compact(self._events[-self._history].revision - 1)
+        elif self._event_bytes > HISTORY_BYTES and len(self._events) > 1:
+            self.compact(self._events[len(self._events) // 2].revision - 1)
         if self._pending >= _CHECKPOINT_EVERY:
             self._pending = 0
             self._checkpoint = threading.Thread(target=self._move_log, name="checkpoint", daemon=True)
@@ -355,7 +361,7 @@ class Store:
             return  # a full disk: history stays longer, the next write tries again
         self.compacted = revision
         while self._events and self._events[0].revision <= revision:
-            self._events.popleft()
+            self._event_bytes -= len(self._events.popleft().entry.raw)
 
 
 @cache

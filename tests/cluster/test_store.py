@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kitlib.cluster import store as store_module
 from kitlib.cluster.store import CompactedError, Event, Store, StoreError
 
 
@@ -119,6 +120,16 @@ def test_compaction_keeps_current_objects_and_forgets_the_rest(path: Path) -> No
     again = Store(path, history=10)
     assert again.revision == 101
     assert [(e.name, e.obj["data"]["k"]) for e in again.entries("configmaps")] == [("busy", "99"), ("still", "")]
+
+
+def test_big_objects_have_a_shorter_history(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "HISTORY_BYTES", 1 << 20)
+    store = Store(path)
+    for number in range(100):
+        put(store, "big", str(number) + "x" * 100_000)
+    assert 0 < sum(len(event.entry.raw) for event in store._events) <= 1 << 20
+    assert store.events_after("configmaps", 99)
+    store.close()
 
 
 def test_a_restart_after_the_newest_object_was_deleted_and_compacted_never_reuses_a_revision(path: Path) -> None:
