@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +15,24 @@ from pathlib import Path
 
 import psutil
 
+RECORDED_MINOR = 32
+"""The kubectl of the recorded answers."""
+
 KIT = [sys.executable, "-m", "kitlib.cli"]
+
+
+def kubectls() -> list[str]:
+    """Return the kubectl on PATH and those that `KIT_TEST_KUBECTLS` lists, each once."""
+    listed = os.environ.get("KIT_TEST_KUBECTLS", "").split(os.pathsep)
+    found = [path for path in [shutil.which("kubectl"), *listed] if path and Path(path).exists()]
+    return list(dict.fromkeys(found))
+
+
+def minor_of(kubectl: str) -> int:
+    """Return the minor version of a kubectl binary."""
+    argv = [kubectl, "version", "--client", "-o", "json"]
+    version = subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout
+    return int(re.sub(r"\D", "", json.loads(version)["clientVersion"]["minor"]))
 
 
 @dataclass

@@ -6,17 +6,14 @@ The binaries are the one on PATH and those that `KIT_TEST_KUBECTLS` lists (`.ci/
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from harness import EmbeddedCluster, eventually
+from harness import EmbeddedCluster, eventually, kubectls, minor_of
 
 BOOTCAMP = "gcr.io/google-samples/kubernetes-bootcamp:v1"
 MANIFEST = """
@@ -48,13 +45,6 @@ spec:
 """
 
 
-def kubectls() -> list[str]:
-    """Return the binaries to test, each once."""
-    listed = os.environ.get("KIT_TEST_KUBECTLS", "").split(os.pathsep)
-    found = [path for path in [shutil.which("kubectl"), *listed] if path and Path(path).exists()]
-    return list(dict.fromkeys(found))
-
-
 @dataclass
 class Kubectl:
     """One kubectl binary on the shared cluster, in a namespace of its own."""
@@ -72,8 +62,7 @@ class Kubectl:
 
     @property
     def minor(self) -> int:
-        version = subprocess.run([self.path, "version", "--client", "-o", "json"], capture_output=True, text=True)
-        return int(re.sub(r"\D", "", json.loads(version.stdout)["clientVersion"]["minor"]))
+        return minor_of(self.path)
 
     def pod(self) -> str:
         return self("get", "pods", "-o", "name").split()[0]

@@ -33,8 +33,11 @@ MARKS = [
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [+-]\d{4}", "TIME"),
     (r"\b(?:\d+[dhms]){1,3}\b", "AGE"),
     (r"\b3[0-2]\d{3}\b", "NODEPORT"),
+    (r'" (force )?deleted from [a-z0-9-]+ namespace', r'" \1deleted'),
+    (r"spec\.(?:initContainers|containers)\{[a-z0-9-]+\}: ", ""),
     (r"\s+", " "),
 ]
+"""Patterns and marks, in order; the last but two are words that kubectl has added since the recording (1.32)."""
 
 
 @dataclass

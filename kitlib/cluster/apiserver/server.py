@@ -27,7 +27,8 @@ from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.store import Store, StoreError
 
 MAX_BODY = 3 * 1024 * 1024
-_EVENT_SWEEP_SECONDS = 60.0
+_HOUSEKEEPING_SECONDS = 10.0
+"""How often a real API server looks whether its own Service is still there."""
 
 log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.http")
@@ -68,7 +69,7 @@ class APIServer:
             handler_cancellation=True,
         )
         self._server: asyncio.base_events.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Write the cluster's own objects and answer requests.
@@ -85,12 +86,12 @@ class APIServer:
         else:
             host, port = self.config.host, self.config.port
             self._server = await loop.create_server(self._front, host, port, ssl=context, backlog=512)
-        self._sweeper = asyncio.ensure_future(self._sweep_events())
+        self._housekeeper = asyncio.ensure_future(self._keep_house(address))
 
     async def stop(self) -> None:
         """Close the socket and every connection, watches included."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
         if self._server is not None:
             self._server.close()
         await self._front.shutdown(timeout=0.1)
@@ -103,10 +104,15 @@ class APIServer:
         """
         return InProcessClient(self.rest, self.authenticator, user)
 
-    async def _sweep_events(self) -> None:
+    async def _keep_house(self, address: str) -> None:
+        """Drop old Events; bring back the cluster's own objects when somebody deleted them."""
         while True:
-            await asyncio.sleep(_EVENT_SWEEP_SECONDS)
-            bootstrap_objects.expire_events(self.rest, self.config.settings.event_ttl)
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            try:
+                bootstrap_objects.expire_events(self.rest, self.config.settings.event_ttl)
+                bootstrap_objects.ensure(self.rest, self.config, address)
+            except (ApiError, StoreError) as error:
+                log.warning("housekeeping: %s", error)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         response = await self._guarded(request)

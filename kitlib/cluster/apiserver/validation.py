@@ -80,7 +80,7 @@ _UPDATABLE = (
 
 def _fixed_part(spec: Object) -> Object:
     """Return the part of a Pod's spec that may never change."""
-    changing = ("activeDeadlineSeconds", "tolerations", "nodeName", "schedulingGates", "ephemeralContainers")
+    changing = ("activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers")
     fixed = {name: value for name, value in spec.items() if name not in changing}
     for group in ("containers", "initContainers"):
         if group in spec:
@@ -97,8 +97,6 @@ def _pod_update(found: FieldErrors, new: Object, old: Object) -> None:
     kept = [toleration in (spec.get("tolerations") or ()) for toleration in before.get("tolerations") or ()]
     if not all(kept) or _fixed_part(spec) != _fixed_part(before) or _gates_added(spec, before):
         found.forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n")
-    if before.get("nodeName") and spec.get("nodeName") != before["nodeName"]:
-        found.forbidden("spec.nodeName", "may not be changed once set")
 
 
 def _gates_added(spec: Object, before: Object) -> bool:
