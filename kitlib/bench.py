@@ -75,7 +75,7 @@ def _credentials(kubeconfig: str) -> tuple[str, ssl.SSLContext, dict[str, str]]:
                 path.write_bytes(base64.b64decode(user[f"{key}-data"]))
             files.append(path)
         if all(path.exists() for path in files):
-            context.load_cert_chain(*files)
+            context.load_cert_chain(files[0], files[1])
     return (
         cluster["server"].rstrip("/"),
         context,
@@ -127,12 +127,12 @@ async def _requests(api: Api) -> Numbers:
         mine = [f"bench-{clients}-{number}" for number in range(OBJECTS)]
         names += mine
         create: list[Callable[[], Awaitable[Any]]] = [lambda n=name: _create(api, n) for name in mine]  # type: ignore[misc]
-        get = [lambda n=name: api.call("GET", f"{CONFIGMAPS}/{n}") for name in mine]  # type: ignore[misc]
+        get = [lambda n=name: api.call("GET", f"{CONFIGMAPS}/{n}") for name in mine]
         numbers[f"create_per_s_{clients}_clients"] = round(OBJECTS / await _all(create, clients))
         numbers[f"get_per_s_{clients}_clients"] = round(OBJECTS / await _all(get, clients))
     numbers["list_1000_ms"] = await _list_time(api)
     numbers["watch_100_patches_20_watchers_s"] = await _watch_time(api, names[:100])
-    delete = [lambda n=name: api.call("DELETE", f"{CONFIGMAPS}/{n}") for name in names]  # type: ignore[misc]
+    delete = [lambda n=name: api.call("DELETE", f"{CONFIGMAPS}/{n}") for name in names]
     numbers["delete_per_s_16_clients"] = round(len(names) / await _all(delete, 16))
     return numbers
 

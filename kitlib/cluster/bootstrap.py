@@ -181,7 +181,7 @@ def write_credentials(config: ClusterConfig, nodes: int) -> dict[str, str]:
 
     The administrator's token is kept over restarts, so that a shell with the kubeconfig stays valid.
     """
-    from kitlib.cluster.apiserver import tls
+    import kitlib.cluster.apiserver.tls as tls
 
     addresses = {f"127.{config.block}.0.{index}" for index in range(1, nodes + 1)}
     tls.ensure_certificates(config.pki, sorted(addresses))

@@ -61,12 +61,12 @@ async def _until_stopped(tasks: list[asyncio.Future[None]]) -> None:
     """Wait for SIGTERM; a component that ends by itself is a defect and ends the control plane with its error."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    waiter = asyncio.ensure_future(stop.wait())
-    done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    waiter: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    done, _ = await asyncio.wait({waiter, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     for task in (waiter, *tasks):
         task.cancel()
-    for task in done - {waiter}:
-        task.result()
+    for ended in done - {waiter}:
+        ended.result()
         raise RuntimeError("a component of the control plane ended by itself")
 
 
