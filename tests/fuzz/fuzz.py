@@ -16,18 +16,23 @@ import random
 import shutil
 import ssl
 import string
+import struct
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import EmbeddedCluster, environment
+
+from kitlib.cluster.kubelet.streaming.spdy import DICTIONARY
 
 CLIENTS = 16
 ALLOWED_5XX = {501, 503, 504}
@@ -85,6 +90,84 @@ QUERIES = [
 ]
 
 
+SELECTORS = [
+    "app=web",
+    "app in (web,x),tier notin (a)",
+    "!x,a>5",
+    "a" * 4000,
+    ",".join(f"k{number}=v" for number in range(300)),
+    "((((",
+    "a=b=c",
+    "metadata.name=web",
+    "status.phase!=Running,spec.nodeName=",
+]
+CONTAINER = {"name": "c", "image": "busybox", "command": ["sleep", "1"], "ports": [{"containerPort": 80, "name": "w"}]}
+TEMPLATE = {
+    "metadata": {"labels": {"app": "fuzz"}},
+    "spec": {
+        "schedulerName": "nobody",
+        "containers": [{**CONTAINER, "env": [{"name": "A", "value": "$(B)"}], "resources": {"limits": {"cpu": "1"}}}],
+        "volumes": [{"name": "v", "configMap": {"name": "m", "items": [{"key": "k", "path": "p"}]}}],
+    },
+}
+OBJECTS: list[tuple[str, dict]] = [
+    ("/api/v1/namespaces/default/pods", {"kind": "Pod", "spec": TEMPLATE["spec"]}),
+    ("/api/v1/namespaces/default/configmaps", {"kind": "ConfigMap", "data": {"k": "v"}, "binaryData": {"b": "AA=="}}),
+    ("/api/v1/namespaces/default/secrets", {"kind": "Secret", "type": "Opaque", "stringData": {"k": "v"}}),
+    (
+        "/api/v1/namespaces/default/services",
+        {"kind": "Service", "spec": {"selector": {"app": "fuzz"}, "ports": [{"port": 80, "targetPort": "w"}]}},
+    ),
+    (
+        "/apis/apps/v1/namespaces/default/deployments",
+        {"kind": "Deployment", "spec": {"selector": {"matchLabels": {"app": "fuzz"}}, "template": TEMPLATE}},
+    ),
+    (
+        "/apis/batch/v1/namespaces/default/jobs",
+        {"kind": "Job", "spec": {"template": {"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}}},
+    ),
+    (
+        "/apis/batch/v1/namespaces/default/cronjobs",
+        {
+            "kind": "CronJob",
+            "spec": {"schedule": "0 0 1 1 *", "suspend": True, "jobTemplate": {"spec": {"template": TEMPLATE}}},
+        },
+    ),
+    (
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        {
+            "kind": "EndpointSlice",
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": {"kind": "Pod", "name": "web"}}],
+            "ports": [{"name": "", "port": 9}],
+        },
+    ),
+    ("/apis/coordination.k8s.io/v1/namespaces/default/leases", {"kind": "Lease", "spec": {"holderIdentity": "x"}}),
+]
+LEAVES = [
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63,
+    2**70,
+    1.5,
+    "",
+    "1Gi",
+    "-5",
+    "x" * 400,
+    [],
+    {},
+    [None],
+    "\u0000",
+    "\U0001f4a5",
+    "../x",
+]
+GROWING = {"replicas", "parallelism", "completions", "schedulerName", "suspend"}
+"""Fields that stay as they are: the Pods that hostile objects ask for must not crowd out the test."""
+
+
 @dataclass
 class Fuzzer:
     """A source of hostile requests with a fixed order for a seed.
@@ -103,7 +186,8 @@ class Fuzzer:
 
     def request(self) -> bytes:
         """Return the bytes of one request."""
-        makers: list[Callable[[], bytes]] = [self._rest, self._rest, self._rest, self._upgrade, self._broken_http]
+        makers: list[Callable[[], bytes]] = [self._rest, self._nearly_valid, self._nearly_valid, self._nearly_valid]
+        makers += [self._reading, self._proxied, self._upgrade, self._broken_http]
         return self.random.choice(makers)()
 
     def _rest(self) -> bytes:
@@ -111,10 +195,131 @@ class Fuzzer:
         headers = [f"Content-Type: {self.random.choice(TYPES)}", f"Content-Length: {len(body)}"]
         return self._head(self.random.choice(VERBS), self._path(), headers) + body
 
-    def _head(self, verb: str, path: str, headers: list[str]) -> bytes:
-        lines = [f"{verb} {path} HTTP/1.1", "Host: x", "Connection: close", *headers]
+    def _nearly_valid(self) -> bytes:
+        """Return the creation, change or deletion of an object that is valid but for a field or two."""
+        path, blank = self.random.choice(OBJECTS)
+        version = "/".join(path.split("/")[2:4]) if path.startswith("/apis") else "v1"
+        name = f"f{self.random.randrange(20)}"
+        obj = {"apiVersion": version, **json.loads(json.dumps(blank)), "metadata": {"name": name, "labels": {"a": "b"}}}
+        if obj["kind"] == "EndpointSlice":
+            obj["metadata"]["labels"]["kubernetes.io/service-name"] = self.random.choice(["web", "f1"])
+        for _ in range(self.random.randrange(3)):
+            self._spoil(obj)
+        verb = self.random.choice(["POST", "POST", "POST", "PUT", "PATCH", "PATCH", "DELETE"])
+        kind = "json"
+        if verb == "PATCH":
+            patches = ["merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml", "json-patch+json"]
+            kind = self.random.choice(patches)
+        body = json.dumps([self._operation()] * 2 if kind == "json-patch+json" else obj).encode(
+            "utf-8", "surrogatepass"
+        )
+        where = path if verb == "POST" else f"{path}/{name}{self.random.choice(['', '', '', '/status', '/scale'])}"
+        query = self.random.choice(["", "", "dryRun=All", "fieldValidation=Strict", "force=true&fieldManager=f"])
+        headers = [f"Content-Type: application/{kind}", f"Content-Length: {len(body)}"]
+        return self._head(verb, f"{where}?{query}", headers, right=True) + (body if verb != "DELETE" else b"")
+
+    def _operation(self) -> dict[str, object]:
+        paths = [
+            "/metadata/labels/a",
+            "/spec",
+            "/spec/template/spec/containers/0",
+            "/data/k",
+            "/x/y",
+            "",
+            "/metadata/name",
+        ]
+        op = self.random.choice(["add", "remove", "replace", "copy", "move", "test"])
+        return {"op": op, "path": self.random.choice(paths), "from": self.random.choice(paths), "value": self._value(2)}
+
+    def _spoil(self, value: object) -> None:
+        """Replace, remove or repeat something at a random place of an object."""
+        while True:
+            keys = [key for key in value if key not in GROWING] if isinstance(value, dict) else range(len(value))  # type: ignore[attr-defined, arg-type]
+            if not keys:
+                return
+            key = self.random.choice(list(keys))
+            inner = value[key]  # type: ignore[index]
+            if isinstance(inner, (dict, list)) and inner and self.random.random() < 0.8:
+                value = inner
+                continue
+            if self.random.random() < 0.15:
+                del value[key]  # type: ignore[attr-defined]
+            elif isinstance(value, list) and self.random.random() < 0.3:
+                value.append(inner)
+            else:
+                value[key] = self.random.choice(LEAVES)  # type: ignore[index]
+            return
+
+    def _reading(self) -> bytes:
+        """Return a list or a watch, most of them well-formed."""
+        path, _ = self.random.choice(OBJECTS)
+        name = self.random.choice(["labelSelector", "fieldSelector"])
+        query = {name: self.random.choice(SELECTORS)}
+        if self.random.random() < 0.5:
+            query.update(watch="1", timeoutSeconds="1", resourceVersion=self.random.choice(["", "0", "1", "999999999"]))
+        else:
+            query.update(
+                limit=str(self.random.choice([0, 1, 5])), **{"continue": self.random.choice(["", "e30", "%%%"])}
+            )
+        accept = self.random.choice(
+            [
+                "*/*",
+                "application/yaml",
+                "application/json;as=Table;v=v1;g=meta.k8s.io",
+                "application/json;as=X",
+                "text/html",
+            ]
+        )
+        return self._head("GET", f"{path}?{urlencode(query)}", [f"Accept: {accept}"], right=True)
+
+    def _proxied(self) -> bytes:
+        """Return a request through the proxy of a Service or a Pod that answers."""
+        kind = self.random.choice(
+            ["services/web", "services/http:web:", "pods/web", "pods/web:8080", "services/web:99999"]
+        )
+        path = self.random.choice(["/", "/a/../..//b", "/%2e%2e/%00", "/?a=%ff&b", "//x", "/" + "a" * 7000])
+        body = self.random.randbytes(self.random.choice([0, 10, 100_000]))
+        hops = [
+            "Connection: close, x-a",
+            "X-A: b",
+            "TE: trailers",
+            "Keep-Alive: 5",
+            "X-Forwarded-For: \xff",
+            "Expect: 100-continue",
+        ]
+        headers = [*self.random.sample(hops, 2), f"Content-Length: {len(body)}"]
+        verb = self.random.choice(["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
+        return self._head(verb, f"/api/v1/namespaces/default/{kind}/proxy{path}", headers, right=True) + body
+
+    def frames(self) -> bytes:
+        """Return what follows a successful upgrade: frames of websockets and of SPDY, some of them right."""
+        deflate = zlib.compressobj(zdict=DICTIONARY)
+        names = {"streamtype": self.random.choice(["error", "data", "stdin", "x"]), "port": "1", "requestid": "1"}
+        pairs = b"".join(struct.pack(">I", len(t)) + t.encode() for pair in names.items() for t in pair)
+        block = deflate.compress(struct.pack(">I", len(names)) + pairs) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        if self.random.random() < 0.3:
+            block = deflate.compress(bytes(30_000_000)) + deflate.flush()
+        number = self.random.choice([0, 1, 2, 3, 2**31 - 1])
+        opened = struct.pack(">IIB", number, 0, 0) + b"\x00" + block
+        kinds = [
+            lambda: struct.pack(">II", 0x80030000 | 1, len(opened)) + opened,
+            lambda: struct.pack(">II", 0x80030000 | self.random.randrange(12), 8) + self.random.randbytes(8),
+            lambda: struct.pack(">II", number, self.random.choice([0, 5, 0xFFFFFF, 0x01000000])) + b"hello",
+            lambda: bytes([self.random.choice([0x81, 0x82, 0x88, 0x89, 0x02, 0xFF]), 0xFE, 0xFF, 0xFF]) + bytes(70_000),
+            lambda: b"\x82\xff" + struct.pack(">Q", 2**62) + bytes(100),
+            lambda: b"\x82\x85" + bytes(4) + bytes([self.random.randrange(256)]) + b"text",
+            lambda: self.random.randbytes(100),
+        ]
+        return b"".join(self.random.choice(kinds)() for _ in range(self.random.randint(1, 6)))
+
+    def _head(self, verb: str, path: str, headers: list[str], right: bool = False) -> bytes:
+        lines = [f"{verb} {path} HTTP/1.1", "Host: x", *headers]
+        if not any(header.startswith("Connection:") for header in headers):
+            lines.append("Connection: close")
         token = self.random.choice([self.token] * 8 + ["wrong", "\xff", "a" * 5000])
-        if self.random.random() < 0.9:
+        if right:
+            lines.append(f"Authorization: Bearer {self.token}")
+        elif self.random.random() < 0.9:
             lines.append(f"Authorization: {self.random.choice(['Bearer', 'Bearer', 'Bearer', 'Basic', ''])} {token}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogatepass")
 
@@ -169,7 +374,15 @@ class Fuzzer:
         return {self.random.choice(keys): self._value(depth - 1) for _ in range(self.random.randint(0, 3))}
 
     def _upgrade(self) -> bytes:
-        target = self.random.choice(["exec?command=ls&stdout=1", "attach?stdin=1", "portforward?ports=1", "proxy/"])
+        target = self.random.choice(
+            [
+                "exec?command=cat&stdin=1&stdout=1",
+                "exec?command=ls&stdout=1",
+                "attach?stdin=1",
+                "portforward?ports=1",
+                "proxy/",
+            ]
+        )
         path = f"/api/v1/namespaces/default/pods/{self.random.choice(['web', 'target', '..'])}/{target}"
         upgrade, protocol = self.random.choice(
             [
@@ -187,8 +400,9 @@ class Fuzzer:
             f"Sec-WebSocket-Key: {key}",
             "Sec-WebSocket-Version: 13",
         ]
-        head = self._head(self.random.choice(["GET", "POST"]), path, [*headers, *([protocol] if protocol else [])])
-        return head + self.random.randbytes(self.random.randint(0, 300))
+        verb, right = self.random.choice(["GET", "POST"]), self.random.random() < 0.8
+        head = self._head(verb, path, [*headers, *([protocol] if protocol else [])], right)
+        return head + self.random.randbytes(self.random.choice([0, 0, 0, 300]))
 
     def _broken_http(self) -> bytes:
         junk = "".join(self.random.choices(string.printable, k=self.random.randint(1, 200))).encode()
@@ -219,7 +433,11 @@ class Fuzzer:
                 return
             line = await asyncio.wait_for(reader.readline(), 0.1 if cut else 2)
             self._judge(line, request)
-        except (TimeoutError, asyncio.TimeoutError, ConnectionError, ssl.SSLError, ValueError):
+            if b" 101 " in line:
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
+                writer.write(self.frames())
+                await asyncio.wait_for(reader.read(), 0.1)
+        except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError, ssl.SSLError, ValueError):
             self.codes[0] += 1
         finally:
             writer.transport.abort()
@@ -281,10 +499,19 @@ def memory(pid: int) -> float:
 
 def start_target(cluster: EmbeddedCluster) -> None:
     """Run the Pod that the requests for streams aim at."""
-    container = {"name": "target", "image": "busybox", "command": ["sleep", "3600"]}
-    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
-    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "target"}, "spec": spec})
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/target", "--timeout=60s")
+    sleeps = {"name": "target", "image": "busybox", "stdin": True, "command": ["sleep", "3600"]}
+    serves = {
+        "name": "web",
+        "image": "gcr.io/google-samples/kubernetes-bootcamp:v1",
+        "ports": [{"containerPort": 8080}],
+    }
+    for container in (sleeps, serves):
+        name, spec = container["name"], {"terminationGracePeriodSeconds": 0, "containers": [container]}
+        meta = {"name": name, "labels": {"app": name}}
+        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    ports = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": ports})
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/target", "pod/web", "--timeout=60s")
 
 
 def main() -> int:
