@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,27 @@ def test_a_credential_program_beside_the_kubeconfig_is_asked_for_the_token(door:
     with kernel_of(who):
         cluster = kitlib.connect("02")
         assert kitlib.kubectl.run("get pods").code == 0
+        cluster.clean_up()
+
+
+def test_without_a_right_to_see_nodes_the_quota_or_the_learner_counts_gpus(
+    narrow_door: Door, learner: Learner, school: EmbeddedCluster
+) -> None:
+    with kernel_of(learner(narrow_door, KIT_NAMESPACE="team-a")) as printed:
+        cluster = kitlib.connect("02")
+        assert cluster.gpu_count() == 0 and "say how many you may use with KIT_USABLE_GPUS" in printed.getvalue()
+        school.kubectl("create", "quota", "gpus", "--hard=requests.nvidia.com/gpu=2", "--namespace=team-a")
+        assert cluster.gpu_count() == 2
+        os.environ["KIT_USABLE_GPUS"] = "3"
+        assert cluster.gpu_count() == 3
+
+
+def test_without_a_right_to_see_nodes_a_service_is_reached_through_the_api(narrow_door: Door, learner: Learner) -> None:
+    with kernel_of(learner(narrow_door, KIT_NAMESPACE="team-a")):
+        cluster = kitlib.connect("02")
+        course.ensure_app(service=True)
+        with urllib.request.urlopen(cluster.service_url("kubernetes-bootcamp"), timeout=20) as answer:
+            assert b"Hello Kubernetes bootcamp!" in answer.read()
         cluster.clean_up()
 
 

@@ -1,0 +1,72 @@
+"""What is asked again, and which missing rights a lesson can do without."""
+
+from __future__ import annotations
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from kubernetes.client.exceptions import ApiException
+
+from kitlib import transport
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "again"),
+    [
+        ("GET", 429, True),
+        ("POST", 429, True),
+        ("PATCH", 429, True),
+        ("GET", 503, True),
+        ("DELETE", 502, True),
+        ("POST", 503, False),
+        ("PATCH", 500, False),
+        ("GET", 403, False),
+        ("GET", 200, False),
+    ],
+)
+def test_what_was_not_done_is_asked_again_and_what_may_have_been_done_only_if_that_is_harmless(
+    method: str, status: int, again: bool
+) -> None:
+    assert transport.Patience().is_retry(method, status) is again
+    assert transport.Patience(total=0).is_retry(method, status) is False
+
+
+WHOLE = 'nodes is forbidden: User "ada" cannot list resource "nodes" in API group "" at the cluster scope'
+OTHER = (
+    'services is forbidden: User "ada" cannot list resource "services" in API group "" in the namespace "kube-system"'
+)
+OWN = 'pods is forbidden: User "ada" cannot create resource "pods" in API group "" in the namespace "mine"'
+EXEC = 'pods "a" is forbidden: User "ada" cannot create resource "pods/exec" in API group "" in the namespace "mine"'
+QUOTA = 'pods "a" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1'
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (WHOLE, "your account may not list nodes in the whole cluster"),
+        (OTHER, "your account may not list services in namespace kube-system"),
+        (EXEC, "your account may not create pods/exec in namespace mine"),
+        (OWN, ""),
+        (QUOTA, ""),
+        ("no such thing", ""),
+    ],
+)
+def test_a_lesson_does_without_a_right_outside_its_namespace(
+    monkeypatch: pytest.MonkeyPatch, message: str, words: str
+) -> None:
+    monkeypatch.setattr(transport, "own_namespaces", {"mine"})
+    said = transport.lesson_without(f"Error from server (Forbidden): {message}")
+    assert words in said and bool(said) == bool(words)
+
+
+def test_a_cell_ends_at_a_missing_right_and_the_notebook_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell.instance()
+    try:
+        transport.show_and_go_on(shell)
+        transport.show_and_go_on(shell)
+        shell.user_ns.update(NotAllowed=transport.NotAllowed, error=ApiException(status=403, reason="Forbidden"))
+        first = shell.run_cell("before = 1\nraise NotAllowed(error, 'Skipped: not for you.')\nafter = 1")
+        assert first.success and "before" in shell.user_ns and "after" not in shell.user_ns
+        assert capsys.readouterr().out == "Skipped: not for you.\n"
+        assert not shell.run_cell("raise ValueError('a bug')").success
+    finally:
+        InteractiveShell.clear_instance()
