@@ -228,6 +228,7 @@ def test_exec_carries_megabytes_both_ways_unchanged(here: Namespace, carrier: st
 
 def test_a_command_that_does_not_exist_is_told_as_by_a_container_runtime(here: Namespace) -> None:
     refused = here.kubectl("exec", "two", "-c", "b", "--", "no-such-command", code=1).stderr
+    assert "Internal error occurred: error executing command in container: failed to exec in container" in refused
     assert 'exec: "no-such-command": executable file not found in $PATH' in refused
 
 

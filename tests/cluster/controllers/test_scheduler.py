@@ -5,6 +5,8 @@ from typing import Any
 
 from lab import FakeClock, Lab, deployment, pod
 
+from kitlib.cluster.events import EventRecorder
+
 HOSTNAME = "kubernetes.io/hostname"
 
 
@@ -175,3 +177,16 @@ async def test_without_nodes_a_pod_is_unschedulable(lab: Lab) -> None:
     lab.start(kubelet=False)
     await lab.client.create("pods", pod("one"), "default")
     assert await lab.until(lambda: _refusal(lab, "one")) == "no nodes available to schedule pods"
+
+
+async def test_a_scheduler_repeats_an_event_of_a_pod_only_while_the_pod_stays_the_same(lab: Lab) -> None:
+    await lab.client.create("pods", pod("p"), "default")
+    recorder = EventRecorder(lab.client, "default-scheduler", clock=lab.clock)
+    first = {"apiVersion": "v1", "kind": "Pod", **await lab.get("pods", "p")}
+    later = {**first, "metadata": {**first["metadata"], "resourceVersion": "999999"}}
+    for obj in (first, later, later):
+        recorder.event_with_action(obj, "Warning", "FailedScheduling", "Scheduling", "0/0 nodes are available.")
+    await recorder.flush()
+    await recorder.close()
+    found = await lab.list("events")
+    assert sorted((event.get("series") or {}).get("count", 1) for event in found) == [1, 2]

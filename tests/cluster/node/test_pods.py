@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from .conftest import BOTH_WAYS, Node, condition_of, state_of, until
+from .conftest import BOTH_WAYS, FAST, Node, condition_of, state_of, until
 
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.05; done"
 
@@ -67,6 +68,19 @@ async def test_an_unknown_image_gives_err_image_pull_and_then_backs_off(node: No
     assert ("Pulling", 'Pulling image "gcr.io/google-samples/kubernetes-bootcamp:v10"') in events
     assert ("BackOff", 'Back-off pulling image "gcr.io/google-samples/kubernetes-bootcamp:v10"') in events
     assert {("Failed", "Error: ErrImagePull"), ("Failed", "Error: ImagePullBackOff")} <= set(events)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cluster": {"settings": replace(FAST, back_off_period=1e3, image_pull_backoff=10.0)}}]
+)
+async def test_the_status_shows_a_back_off_with_the_pods_next_sync(node: Node) -> None:
+    await node.create("crash", "exit 7", pod={"restartPolicy": "Always"})
+    await node.create("bad", image="nosuch")
+    assert "restarting failed container c" in await node.event("crash", "BackOff")
+    assert await node.event("bad", "BackOff") == 'Back-off pulling image "nosuch"'
+    crashed = state_of(await node.wait("crash", lambda pod: state_of(pod)["restartCount"] == 1))
+    assert (crashed["state"]["terminated"]["reason"], crashed["lastState"]["terminated"]["exitCode"]) == ("Error", 7)
+    await node.waiting("bad", "ErrImagePull")
 
 
 async def test_a_pod_with_a_bad_image_runs_once_the_image_is_mended(node: Node) -> None:
