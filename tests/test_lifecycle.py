@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 from harness import KIT, EmbeddedCluster, eventually, processes_of
 
 from kitlib.cluster import local
+from kitlib.cluster.clock import parse_time
 
 DEPLOYMENT = {
     "apiVersion": "apps/v1",
@@ -202,6 +204,32 @@ def test_a_stopped_cluster_starts_again_where_it_was(own_cluster: EmbeddedCluste
     own_cluster.kit("up", "--nodes", "1")
     assert [n["metadata"]["name"] for n in own_cluster.get("nodes")["items"]] == ["node-1"]
     eventually(lambda: set(running_pods(own_cluster).values()) == {"node-1"} and len(running_pods(own_cluster)) == 3)
+
+
+def test_up_waits_for_the_nodes_themselves_not_for_what_they_said_before(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "2")
+    own_cluster.kit("down")
+    since = time.time()
+    own_cluster.kit("up", "--nodes", "2")
+    for node in own_cluster.get("nodes")["items"]:
+        ready = next(item for item in node["status"]["conditions"] if item["type"] == "Ready")
+        assert parse_time(ready["lastHeartbeatTime"]) >= int(since)
+
+
+def test_up_that_fails_or_is_interrupted_leaves_nothing_running(
+    own_cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIT_HOME", str(own_cluster.home))
+    for error in (KeyboardInterrupt, OSError):
+        with monkeypatch.context() as patched, pytest.raises(error):
+            patched.setattr(local, "_wait_ready", lambda *_: _raise(error))  # noqa: B023
+            local.up(nodes=1)
+        assert not processes_of(own_cluster.cluster_id())
+    assert local.up(nodes=1)["started"]
+
+
+def _raise(error: type[BaseException]) -> None:
+    raise error
 
 
 def test_two_clusters_live_side_by_side(cluster: EmbeddedCluster, own_cluster: EmbeddedCluster) -> None:

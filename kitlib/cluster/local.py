@@ -41,6 +41,7 @@ from kitlib.home import kit_home
 Status = dict[str, Any]
 MAX_NODES = 100
 START_LIMIT = 60.0
+LONGEST_LOG = 10 << 20
 
 
 # --- start -------------------------------------------------------------------------------------------------
@@ -143,13 +144,25 @@ def _check_same(
 def _start(home: Path, count: int, gpus: int | None, hollow: int, port: int | None, owned: bool) -> None:
     shape = Shape(*share_gpus(count, gpus), hollow)
     earlier = earlier_config(home)
-    api_socket = listen(port, earlier.port if earlier else None)
-    config = configure(home, earlier, api_socket.getsockname()[1], hollow)
-    tokens = write_credentials(config, count)
-    write_private(home / "cluster.json", json.dumps({"cluster": to_json(config), "shape": asdict(shape)}, indent=1))
-    _launch(config, node_configs(config, shape, tokens), api_socket, owned)
-    api_socket.close()
-    _wait_ready(config, count + hollow)
+    since = time.time()
+    with listen(port, earlier.port if earlier else None) as api_socket:
+        config = configure(home, earlier, api_socket.getsockname()[1], hollow)
+        tokens = write_credentials(config, count)
+        write_private(home / "cluster.json", json.dumps({"cluster": to_json(config), "shape": asdict(shape)}, indent=1))
+        _limit_logs(config.logs)
+        try:
+            _launch(config, node_configs(config, shape, tokens), api_socket, owned)
+            _wait_ready(config, count + hollow, since)
+        except BaseException:  # an interrupt, too, leaves no half of a cluster behind
+            down()
+            raise
+
+
+def _limit_logs(logs: Path) -> None:
+    """Put long logs of earlier starts aside, so that those of a cluster that is used for months stay short."""
+    for log in logs.glob("*.log"):
+        if log.stat().st_size > LONGEST_LOG:
+            log.replace(log.with_suffix(".log.1"))
 
 
 def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: socket.socket, owned: bool) -> None:
@@ -192,12 +205,11 @@ def _owner_pipe() -> int:
     return read_end
 
 
-def _wait_ready(config: ClusterConfig, nodes: int) -> None:
+def _wait_ready(config: ClusterConfig, nodes: int, since: float) -> None:
     """Follow the nodes' watch until all are Ready."""
     from kitlib.cluster import probe
 
-    if not probe.nodes_ready(config, nodes, START_LIMIT):
-        down()
+    if not probe.nodes_ready(config, nodes, START_LIMIT, since):
         raise ClusterError(f"the nodes were not Ready within {START_LIMIT:.0f} s: see {config.logs}")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import ssl
 import time
 from typing import Any
 
+from kitlib.cluster.clock import parse_time
 from kitlib.cluster.config import ClusterConfig
 
 
@@ -24,13 +26,14 @@ def node_readiness(config: ClusterConfig) -> dict[str, bool]:
         return {}
 
 
-def nodes_ready(config: ClusterConfig, count: int, limit: float) -> bool:
+def nodes_ready(config: ClusterConfig, count: int, limit: float, since: float) -> bool:
     """Follow the watch of nodes until `count` are Ready.
 
     Args:
         config: The cluster.
         count: How many nodes.
         limit: Seconds to wait at most.
+        since: Time at which the cluster was started: what a node of an earlier start has said does not count.
 
     Returns:
         Whether they became Ready in time.
@@ -43,7 +46,7 @@ def nodes_ready(config: ClusterConfig, count: int, limit: float) -> bool:
             response = _get(connection, config, "/api/v1/nodes?watch=true")
             for line in response:
                 node = json.loads(line)["object"]
-                ready[node["metadata"]["name"]] = _is_ready(node)
+                ready[node["metadata"]["name"]] = _is_ready(node, since)
                 if sum(ready.values()) >= count:
                     connection.close()
                     return True
@@ -52,9 +55,14 @@ def nodes_ready(config: ClusterConfig, count: int, limit: float) -> bool:
     return False
 
 
-def _is_ready(node: dict[str, Any]) -> bool:
+def _is_ready(node: dict[str, Any], since: float = 0) -> bool:
     conditions = node.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return any(c["type"] == "Ready" and c["status"] == "True" and _heard(c) >= int(since) for c in conditions)
+
+
+def _heard(condition: dict[str, Any]) -> float:
+    """Return when a node last said so; a hollow one says nothing and is always there."""
+    return parse_time(condition["lastHeartbeatTime"]) if condition.get("lastHeartbeatTime") else math.inf
 
 
 def _connect(config: ClusterConfig, timeout: float) -> http.client.HTTPSConnection:
