@@ -147,36 +147,52 @@ class _Session:
         ends = [os.pipe() for _ in roles]
         theirs = [read if role == "r" else write for role, (read, write) in zip(roles, ends, strict=True)]
         ours = [write if role == "r" else read for role, (read, write) in zip(roles, ends, strict=True)]
-        await self._request(request, theirs, ours)
-        writer = None
-        if roles[0] == "r":
-            writer = await self._writer(ours.pop(0))
-            if not stdin:
-                writer.close()
-        readers = [await self._reader(fd) for fd in ours]
+        try:
+            await self._request(request, theirs)
+            writer = None
+            if roles[0] == "r":
+                writer = await self._writer(ours.pop(0))
+                if not stdin:
+                    writer.close()
+            readers = [await self._reader(ours.pop(0)) for _ in list(ours)]
+        except BaseException:  # a client that leaves now cancels this
+            self._give_up(ours)
+            raise
         error = readers[1] if len(readers) > 1 else None
         return self._process(writer if stdin else None, readers[0], error)
 
     async def start_terminal(self, request: Mapping[str, Any], stdin: bool) -> ExecProcess:
         master, slave = os.openpty()
-        await self._request(request, [slave, os.dup(slave), os.dup(slave)], [master])
-        self._resize = lambda rows, cols: _set_size(master, rows, cols)
-        writer = await self._writer(os.dup(master)) if stdin else None
-        return self._process(writer, await self._reader(master), None)
+        ours = [master]
+        try:
+            await self._request(request, [slave, os.dup(slave), os.dup(slave)])
+            self._resize = lambda rows, cols: _set_size(master, rows, cols)
+            writer = await self._writer(os.dup(master)) if stdin else None
+            return self._process(writer, await self._reader(ours.pop()), None)
+        except BaseException:
+            self._give_up(ours)
+            raise
 
-    async def _request(self, request: Mapping[str, Any], theirs: Sequence[int], ours: Sequence[int]) -> None:
+    def _give_up(self, ours: Sequence[int]) -> None:
+        """Close everything of a session that did not come to be; the runtime ends what it has started."""
+        for fd in ours:
+            os.close(fd)
+        self._close()
+
+    async def _request(self, request: Mapping[str, Any], theirs: Sequence[int]) -> None:
         """Send the request with its descriptors and read the answer."""
         try:
             socket.send_fds(self._sock, [json.dumps(request).encode() + b"\n"], theirs)
+        except OSError:
+            self._sock.close()
+            raise
         finally:
             for fd in theirs:
                 os.close(fd)
         self._lines, self._out = await asyncio.open_unix_connection(sock=self._sock)
+        self._closers.append(self._out.close)
         message = json.loads(await self._lines.readline() or b'{"error": "the container runtime is gone"}')
         if "error" in message:
-            for fd in ours:
-                os.close(fd)
-            self._out.close()
             stopped = message.get("kind") == "not found" or "stopped" in message["error"]
             raise (ContainerNotRunning if stopped else ExecFailed)(message["error"])
 
@@ -208,7 +224,6 @@ class _Session:
             done.set_result(json.loads(line)["exit_code"] if line else 137)
 
     def _close(self) -> None:
-        self._out.close()
         for close in self._closers:
             with contextlib.suppress(Exception):
                 close()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.kubelet.logs import LogError, LogOptions, find_log, read_log
@@ -25,6 +27,9 @@ from kitlib.cluster.splice import give_back, take_over
 PORT = 10250
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _NOTHING_LEFT_BEHIND = 1.0
+_quiet = logging.getLogger(f"{__name__}.http")
+_quiet.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+"""Bytes that are no HTTP are the sender's trouble."""
 
 
 class KubeletServer:
@@ -69,7 +74,7 @@ class KubeletServer:
             ]
         )
         runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=_NOTHING_LEFT_BEHIND
+            app, access_log=None, logger=_quiet, handler_cancellation=True, shutdown_timeout=_NOTHING_LEFT_BEHIND
         )
         await runner.setup()
         site = web.TCPSite(runner, self._config.internal_ip, self.port, ssl_context=self._ssl)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -216,6 +217,27 @@ async def test_a_request_that_is_given_up_leaves_the_others_their_answers(runtim
         assert await asyncio.wait_for(runtime.client.call("stats"), GENEROUS) == {}
     await runtime.start("a", "exit 5")
     assert (await runtime.exit())["exit_code"] == 5
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_session_that_is_given_up_while_it_starts_leaves_nothing_open(runtime: Runtime, tty: bool) -> None:
+    await runtime.start("a", "exec sleep 1000", stdin=True)
+    before = len(os.listdir("/proc/self/fd"))
+    for steps in range(20):
+        job = runtime.client.exec("a", ["cat"], {}, stdin=True, tty=tty)
+        starting = asyncio.ensure_future(job)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        done = (await asyncio.gather(starting, return_exceptions=True))[0]
+        if not isinstance(done, BaseException):
+            done.kill()
+
+    async def closed() -> bool:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")) <= before
+
+    await until(closed)
 
 
 async def test_a_new_client_gets_the_records_of_hundreds_of_containers(runtime: Runtime) -> None:
