@@ -89,7 +89,9 @@ class Authenticator:
     def issue(self, namespace: str, account: str, seconds: int) -> tuple[str, str]:
         """Return a new token of a ServiceAccount and when it expires; it lives as long as this process."""
         token = secrets.token_urlsafe(48)
-        expires = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        now = datetime.now(timezone.utc)
+        expires = now + timedelta(seconds=seconds)
+        self._issued = {digest: entry for digest, entry in self._issued.items() if entry[1] > now}
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         self._issued[_digest(token)] = (User(f"system:serviceaccount:{namespace}:{account}", groups), expires)
         return token, expires.strftime("%Y-%m-%dT%H:%M:%SZ")
