@@ -254,14 +254,15 @@ def _chosen(context: str | None) -> str | None:
 
 @kit.command()
 @click.option("--context", help="A context of your kubeconfig.  [default: as KIT_CLUSTER says]")
+@click.option("--everyone", is_flag=True, help="Also what it made for other learners, and namespaces made for them.")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
-def clean(context: str | None, yes: bool) -> None:
-    """List what the kit made on a cluster and is still there, and remove it."""
+def clean(context: str | None, everyone: bool, yes: bool) -> None:
+    """List what the kit made for you on a cluster and is still there, and remove it."""
     from kitlib import preflight
     from kitlib.connect import open_context
 
     cluster = open_context(_chosen(context))
-    found = preflight.left_behind(cluster)
+    found = preflight.left_behind(cluster, everyone)
     for kind, name in found:
         print(f"{kind} {name}")
     if not found:

@@ -56,7 +56,7 @@ def connect(chapter: str, *, context: str | None = None, confirm: str | None = N
     _use_loopback_directly()
     _put_programs_on_path()
     engine, source = _choose(context, confirm)
-    cluster = session.open_cluster(engine, source, _slug(chapter), learner())
+    cluster = session.open_cluster(engine, source, slug(chapter), learner())
     _current[:] = [cluster]
     _register_magics()
     print(cluster.describe())
@@ -104,10 +104,10 @@ def learner() -> str:
             name = getpass.getuser()
         except (KeyError, OSError):
             name = "learner"
-    return _slug(name)[:20].strip("-") or "learner"
+    return slug(name)[:20].strip("-") or "learner"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """Return `text` as a DNS label: lower case, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 

@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from kitlib import assigned
-from kitlib.connect import open_context
+from kitlib.connect import learner, open_context, slug
 from kitlib.errors import KitError
 from kitlib.session import GPU, LABELS, Cluster, gpus
 from kitlib.train.job import IMAGE
@@ -228,11 +228,12 @@ def _own_namespace(cluster: Cluster) -> Iterator[Line]:
         yield "warn", "left over", f"{names}: `kit clean --context {cluster.context}` removes them"
 
 
-def left_behind(cluster: Cluster) -> list[tuple[str, str]]:
-    """Return what the kit made on this cluster and is still there, as (kind, name).
+def left_behind(cluster: Cluster, everyone: bool = False) -> list[tuple[str, str]]:
+    """Return what the kit made on this cluster for this learner and is still there, as (kind, name).
 
     Args:
         cluster: The cluster, such as `kitlib.connect.open_context(name)`.
+        everyone: Also what it made for others, and the namespaces that were made for the course.
     """
     selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
     with cluster.errors():
@@ -244,6 +245,8 @@ def left_behind(cluster: Cluster) -> list[tuple[str, str]]:
                 raise
             spaces, own = [], cluster.context_namespace or "default"
             jobs = cluster.batch.list_namespaced_job(own, label_selector=selector, _request_timeout=20).items
+    if not (everyone or cluster.embedded):
+        spaces, jobs = [one for one in spaces if _mine(one)], [one for one in jobs if _mine(one)]
     inside = {space.metadata.name for space in spaces}
     made = [(thing.name.partition("/"), space) for _, space, things in _assigned(cluster) for thing in things]
     others = {(kind.lower(), f"{space}/{name}") for (kind, _, name), space in made if space not in inside}
@@ -251,6 +254,11 @@ def left_behind(cluster: Cluster) -> list[tuple[str, str]]:
     return [("namespace", name) for name in sorted(inside)] + sorted(
         (kind, name) for kind, name in loose | others if name.partition("/")[0] not in inside
     )
+
+
+def _mine(item: Any) -> bool:
+    """Return whether an object of the kit was made for this learner."""
+    return slug(str((item.metadata.labels or {}).get("kit/user", "")))[:20].strip("-") == learner()
 
 
 def _assigned(cluster: Cluster) -> Iterator[tuple[Path, str, list[assigned.Thing]]]:

@@ -417,7 +417,7 @@ def open_cluster(engine: str, source: dict[str, Any], chapter: str, learner: str
     if not cluster.embedded:
         where = os.environ.get("KIT_NAMESPACE") or name
         print(f"On {source['clusters'][0]['cluster'].get('server')} everything goes into namespace {where}.")
-    cluster.open_namespace(name, {"kit/course": chapter})
+    cluster.open_namespace(name, {"kit/course": chapter, "kit/user": learner})
     cluster.use()
     if not cluster.owns_namespace:
         assigned.remember(cluster.kubeconfig, cluster.namespace)

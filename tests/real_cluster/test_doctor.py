@@ -99,6 +99,7 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Doctor]:
         }  # fmt: skip
         (tmp_path / "config").write_text(yaml.safe_dump(config))
         monkeypatch.setenv("KIT_HOME", str(tmp_path / "kit"))
+        monkeypatch.setenv("KIT_LEARNER", "Ada")
         monkeypatch.setattr(sys.modules["kitlib.connect"], "_outer", str(tmp_path / "config"))
         return {subject: (level, text) for level, subject, text in preflight.check_context("lab")}
 
@@ -124,7 +125,7 @@ STRICT = {"metadata": {"name": "lab", "labels": {"pod-security.kubernetes.io/enf
 PLUGIN = {"metadata": {"name": "nvidia-device-plugin"}, "spec": {"selector": {}, "template": {}}}
 OLD_DRIVER = {"nvidia.com/gpu.product": "T4", "nvidia.com/cuda.driver-version.major": "535"}
 SPOT = [{"key": "spot", "value": "yes", "effect": "NoSchedule"}]
-OURS = [{"metadata": {"name": "kit-02-ada"}}]
+OURS = [{"metadata": {"name": f"kit-02-{who}", "labels": {"kit/user": who}}} for who in ("ada", "bob")]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ OURS = [{"metadata": {"name": "kit-02-ada"}}]
         ({f"{SPACE}/resourcequotas": [QUOTA]}, "quota", "warn", ["small in lab: pods 1 of 2", "free some"]),
         ({f"{SPACE}/limitranges": [LIMITS]}, "limits", "warn", ["Container max memory=1Gi", "memory="]),
         ({SPACE: STRICT}, "Pod Security", "warn", ["enforces restricted", "baseline"]),
-        ({SPACES: OURS}, "left over", "warn", ["namespace kit-02-ada", "kit clean --context lab"]),
+        ({SPACES: OURS}, "left over", "warn", ["namespace kit-02-ada: `kit clean --context lab"]),
         ({NODES: 403}, "nodes", "warn", ["could not be looked at (403"]),
         ({CLASSES: 403}, "storage", "warn", ["could not be looked at (403"]),
         ({SPACE: 403}, "pod security", "warn", ["could not be looked at (403"]),

@@ -292,10 +292,11 @@ def test_the_train_command_leaves_nothing_after_ctrl_c(door: Door, learner: Lear
 
 def test_clean_lists_what_the_kit_made_and_removes_it(door: Door, learner: Learner, school: EmbeddedCluster) -> None:
     who = learner(door)
-    assert "nothing of the kit is left" in who.kit("clean").stdout
     connected(who)
     listed = who.kit("clean", "--context", "school", code=None).stdout
     assert "namespace kit-02-ada" in listed and school.get("namespace", "kit-02-ada")
+    assert "nothing of the kit is left" in learner(door, KIT_LEARNER="bob").kit("clean", "--yes").stdout
+    assert "namespace kit-02-ada" in learner(door, KIT_LEARNER="bob").kit("clean", "--everyone", code=None).stdout
     assert "removed 1" in who.kit("clean", "--yes").stdout
     eventually(lambda: "kit-02-ada" not in json.dumps(school.get("namespaces")["items"]), 60)
 
