@@ -34,10 +34,10 @@ def ensure_certificates(pki: Path, addresses: Iterable[str] = ()) -> None:
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
     pki.chmod(0o700)
     wanted = ["127.0.0.1", *addresses]
-    if not (pki / "ca.key").exists() or not (pki / "ca.crt").exists():
+    if not _is_pair(pki, "ca"):
         _make_authority(pki)
         _sign_server(pki, wanted)
-    elif not set(wanted) <= _named(pki / "apiserver.crt"):
+    elif not _is_pair(pki, "apiserver") or not set(wanted) <= _named(pki / "apiserver.crt"):
         _sign_server(pki, wanted)
 
 
@@ -50,9 +50,19 @@ def server_context(pki: Path) -> ssl.SSLContext:
     return context
 
 
+def _is_pair(pki: Path, name: str) -> bool:
+    """Whether certificate and key are there and belong together: a kill can come between the writing of the two."""
+    certificate, key = pki / f"{name}.crt", pki / f"{name}.key"
+    if not certificate.exists() or not key.exists():
+        return False
+    try:
+        public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).public_key() == public
+    except ValueError:
+        return False
+
+
 def _named(path: Path) -> set[str]:
-    if not path.exists() or not path.with_suffix(".key").exists():
-        return set()
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return {str(address) for address in names.get_values_for_type(x509.IPAddress)}

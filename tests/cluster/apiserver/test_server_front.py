@@ -398,3 +398,15 @@ async def test_starting_twice_on_the_same_state_changes_nothing(tmp_path: Path) 
         await server.stop()
     assert revisions[0] == revisions[1]
     store.close()
+
+
+@pytest.mark.parametrize("file", ["apiserver.key", "ca.key", "ca.crt"])
+def test_a_start_mends_certificates_whose_writing_was_cut_off(tmp_path: Path, file: str) -> None:
+    for folder in ("one", "other"):
+        tls.ensure_certificates(tmp_path / folder)
+    (tmp_path / "other" / file).replace(tmp_path / "one" / file)
+    tls.ensure_certificates(tmp_path / "one")
+    tls.server_context(tmp_path / "one")
+    authority = x509.load_pem_x509_certificate((tmp_path / "one" / "ca.crt").read_bytes())
+    server = x509.load_pem_x509_certificate((tmp_path / "one" / "apiserver.crt").read_bytes())
+    server.verify_directly_issued_by(authority)
