@@ -58,7 +58,7 @@ class Kubelet:
         self._node_informer = Informer(client, "nodes", field_selector=f"metadata.name={config.name}")
         self._services = Informer(client, "services")
         self._names = Names(client, self._services, self._names_changed)
-        self._objects: dict[tuple[str, str], Informer] = {}
+        self._objects: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._recorder = EventRecorder(client, "kubelet", config.name)
         self._status = node_status.NodeStatus(client, config, self._devices, self._recorder)
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,9 +111,10 @@ class Kubelet:
 
     async def stop(self) -> None:
         """Stop working; containers go on."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._objects.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for worker in self.pods.workers():
             await worker.close()
         await self._recorder.close()
@@ -140,6 +141,7 @@ class Kubelet:
             if worker is not None:
                 worker.removed()
                 self.pods.remove_when_done(worker)
+                worker.when_done(self._stop_unused_watches)
         elif worker is not None:
             worker.update(pod)
         else:
@@ -167,7 +169,7 @@ class Kubelet:
         """Watch the ConfigMaps or Secrets of a namespace from now on, so that volumes follow their changes."""
         if (resource, namespace) in self._objects:
             return
-        informer = self._objects[resource, namespace] = Informer(self._client, resource, namespace)
+        informer = Informer(self._client, resource, namespace)
 
         def on_change(_: str, __: Object | None, obj: Object) -> None:
             for worker in self.pods.workers():
@@ -177,7 +179,13 @@ class Kubelet:
                     worker.wake()
 
         informer.add_handler(on_change)
-        self._tasks.append(asyncio.create_task(informer.run()))
+        self._objects[resource, namespace] = asyncio.create_task(informer.run())
+
+    def _stop_unused_watches(self) -> None:
+        """Stop watching the objects of namespaces of which no Pod is left here."""
+        served = {worker.state.pod["metadata"]["namespace"] for worker in self.pods.workers()}
+        for key in [key for key in self._objects if key[1] not in served]:
+            self._objects.pop(key).cancel()
 
 
 async def serve(config: NodeConfig) -> None:

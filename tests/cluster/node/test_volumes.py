@@ -52,6 +52,22 @@ async def test_the_containers_of_a_pod_share_an_empty_dir(node: Node) -> None:
 
 
 @BOTH_WAYS
+async def test_the_objects_of_a_namespace_are_watched_while_it_has_pods_on_the_node(node: Node) -> None:
+    await node.configmap("conf", {"a": "1"})
+    spec = {"volumes": [{"name": "v", "configMap": {"name": "conf"}}]}
+    await node.create("p", "sleep 1000", pod=spec, volumeMounts=mounts("/v"))
+    await node.ready("p")
+    listeners = node.api.rest.store._listeners["configmaps"]
+    assert len(listeners) == 1
+    await node.client.delete("pods", "p", "default", grace_period_seconds=0)
+
+    async def forgotten() -> bool:
+        return not listeners
+
+    await until(forgotten)
+
+
+@BOTH_WAYS
 async def test_a_host_path_is_the_machines_own_folder(node: Node, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
