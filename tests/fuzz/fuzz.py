@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import copy
 import json
 import random
 import shutil
@@ -200,7 +201,7 @@ class Fuzzer:
         path, blank = self.random.choice(OBJECTS)
         version = "/".join(path.split("/")[2:4]) if path.startswith("/apis") else "v1"
         name = f"f{self.random.randrange(20)}"
-        obj = {"apiVersion": version, **json.loads(json.dumps(blank)), "metadata": {"name": name, "labels": {"a": "b"}}}
+        obj = {"apiVersion": version, **copy.deepcopy(blank), "metadata": {"name": name, "labels": {"a": "b"}}}
         if obj["kind"] == "EndpointSlice":
             obj["metadata"]["labels"]["kubernetes.io/service-name"] = self.random.choice(["web", "f1"])
         for _ in range(self.random.randrange(3)):
@@ -245,9 +246,9 @@ class Fuzzer:
             if self.random.random() < 0.15:
                 del value[key]  # type: ignore[attr-defined]
             elif isinstance(value, list) and self.random.random() < 0.3:
-                value.append(inner)
+                value.append(copy.deepcopy(inner))
             else:
-                value[key] = self.random.choice(LEAVES)  # type: ignore[index]
+                value[key] = copy.deepcopy(self.random.choice(LEAVES))  # type: ignore[index]
             return
 
     def _reading(self) -> bytes:
