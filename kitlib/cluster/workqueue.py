@@ -77,10 +77,6 @@ class WorkQueue:
         """Reset the key's back-off."""
         self._failures.pop(key, None)
 
-    def retries(self, key: Hashable) -> int:
-        """Return how often the key was added with back-off since `forget`."""
-        return self._failures.get(key, 0)
-
     async def get(self) -> Any:
         """Wait for a key; the caller must call `done` with it."""
         key = await self._ready.get()

@@ -19,7 +19,6 @@ from kitlib.train.records import Record
 
 INK, SOFT, ACCENT = "#1a1a1a", "#8a8a8a", "#1f5fa8"
 STYLES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 class ReportFigure(Figure):

@@ -17,17 +17,6 @@ SIMULATED_GPU_LABEL = "kit/gpu"
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 HOLLOW_LABEL = "kit/hollow"
 
-LEGEND = {
-    "R": "Running and ready",
-    "N": "Running, not ready",
-    "P": "Pending, waits for a node",
-    "C": "being created",
-    "S": "Succeeded",
-    "F": "Failed",
-    "!": "in trouble",
-    "T": "Terminating",
-    "U": "Unknown, its node is lost",
-}
 """Letter of a tile, in words."""
 
 TONES = {

@@ -59,11 +59,6 @@ class Kind:
         return self._resource  # type: ignore[attr-defined,no-any-return]
 
     @property
-    def qualified_kind(self) -> str:
-        """Kind and group as messages about invalid objects write it, such as `Deployment.apps`."""
-        return f"{self.kind}.{self.group}" if self.group else self.kind
-
-    @property
     def stored(self) -> bool:
         """Whether objects of this kind are kept (reviews are only answered)."""
         return "get" in self.verbs

@@ -52,11 +52,6 @@ def random_suffix(length: int = 5) -> str:
     return "".join(random.choices(NAME_ALPHABET, k=length))
 
 
-def generated_name(base: str) -> str:
-    """Return `base` (cut to 58 characters) and five random ones, as `generateName` does."""
-    return base[:58] + random_suffix()
-
-
 def owner_reference(owner: Object) -> Object:
     """Return the `ownerReferences` item that makes `owner` the managing controller of an object."""
     return {

@@ -18,7 +18,6 @@ from kitlib.cluster.clock import rfc3339
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
-OWN_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
 def is_sidecar(container: Object) -> bool:
