@@ -17,8 +17,6 @@ SIMULATED_GPU_LABEL = "kit/gpu"
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 HOLLOW_LABEL = "kit/hollow"
 
-"""Letter of a tile, in words."""
-
 TONES = {
     "R": "run", "N": "warn", "P": "wait", "C": "wait", "S": "done",
     "F": "fail", "!": "fail", "T": "end", "U": "warn",

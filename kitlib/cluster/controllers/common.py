@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,6 @@ from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.informer import Controller, Informer, Informers, key_of
 from kitlib.cluster.labels import matches
 
-NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of generated names: no vowels, so no words."""
 
 
@@ -45,11 +43,6 @@ class Context:
 def deep_copy(obj: Object) -> Object:
     """Return a copy that may be changed."""
     return copy.deepcopy(obj)
-
-
-def random_suffix(length: int = 5) -> str:
-    """Return the end of a generated name."""
-    return "".join(random.choices(NAME_ALPHABET, k=length))
 
 
 def owner_reference(owner: Object) -> Object:
