@@ -18,6 +18,7 @@ from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.informer import Controller, Informer, Informers, key_of
 from kitlib.cluster.labels import matches
 
+NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of generated names: no vowels, so no words."""
 
 
