@@ -172,8 +172,7 @@ def test_label_annotate_patch_and_edit(kubectl: Kubectl) -> None:
 
 
 def test_explain_knows_the_fields(kubectl: Kubectl) -> None:
-    if kubectl.minor >= 27:  # before, explain needs the whole of OpenAPI v2, which is served in its minimal form
-        assert "maxSurge" in kubectl("explain", "deployment.spec.strategy.rollingUpdate")
+    assert "maxSurge" in kubectl("explain", "deployment.spec.strategy.rollingUpdate")
 
 
 def test_wait_and_delete(kubectl: Kubectl) -> None:

@@ -1,16 +1,18 @@
 """The OpenAPI v2 document, as much of it as old kubectls need, in gnostic's protobuf.
 
-Stands for kube-apiserver's `/openapi/v2`. kubectl before 1.29 fetches it before every `apply` and is content with a
-document without schemas; before 1.27 it also looks here for the `dryRun` parameter of a kind's PATCH, without which
-`diff` and `--dry-run=server` are refused. Left out: everything else, so `explain` of kubectl before 1.27 finds nothing.
+Stands for kube-apiserver's `/openapi/v2`. kubectl before 1.29 fetches it before every `apply`; before 1.27 it checks
+manifests and explains fields by the definitions here, and looks for the `dryRun` parameter of a kind's PATCH, without
+which `diff` and `--dry-run=server` are refused. The definitions are those of the v3 documents. Left out: other paths.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import orjson
 
+from kitlib.cluster.apiserver import openapi
 from kitlib.cluster.apiserver.registry import KINDS, Kind
 
 _DOCUMENT_SWAGGER, _DOCUMENT_INFO, _DOCUMENT_PATHS, _DOCUMENT_DEFINITIONS = 1, 2, 8, 9
@@ -22,6 +24,11 @@ _OPERATION_PARAMETERS, _OPERATION_EXTENSION = 8, 13
 _PARAMETERS_ITEM_PARAMETER, _PARAMETER_NON_BODY, _NON_BODY_QUERY = 1, 2, 3
 _QUERY_IN, _QUERY_NAME, _QUERY_TYPE = 2, 4, 6
 _ANY_YAML = 2
+_DEFINITIONS_NAMED = 1
+_SCHEMA_REF, _SCHEMA_FORMAT, _SCHEMA_DESCRIPTION, _SCHEMA_REQUIRED = 1, 2, 4, 19
+_SCHEMA_ADDITIONAL, _SCHEMA_TYPE, _SCHEMA_ITEMS, _SCHEMA_PROPERTIES, _SCHEMA_EXTENSION = 21, 22, 23, 25, 31
+_ITEM_VALUE = 1
+_V3_PREFIX, _V2_PREFIX = "#/components/schemas/", "#/definitions/"
 
 
 def _field(number: int, content: bytes | str) -> bytes:
@@ -58,10 +65,48 @@ def _path(kind: Kind) -> bytes:
     return _named(f"{prefix}{scope}/{kind.plural}/{{name}}", _field(_PATH_ITEM_PATCH, patch))
 
 
+def _schema(v3: dict[str, Any]) -> bytes:
+    """Return a schema of the v3 documents as gnostic's message."""
+    reference = v3.get("$ref") or next((part["$ref"] for part in v3.get("allOf", []) if "$ref" in part), None)
+    message = _text(_SCHEMA_DESCRIPTION, v3.get("description"))
+    if reference:
+        return _text(_SCHEMA_REF, reference.replace(_V3_PREFIX, _V2_PREFIX)) + message
+    kind = "string" if "oneOf" in v3 else v3.get("type")  # a quantity, or a number or string
+    message += _text(_SCHEMA_FORMAT, v3.get("format"))
+    message += b"".join(_text(_SCHEMA_REQUIRED, name) for name in v3.get("required", []))
+    if isinstance(v3.get("additionalProperties"), dict):
+        message += _field(_SCHEMA_ADDITIONAL, _field(_ITEM_VALUE, _schema(v3["additionalProperties"])))
+    if kind:
+        message += _field(_SCHEMA_TYPE, _field(_ITEM_VALUE, kind))
+    if "items" in v3:
+        message += _field(_SCHEMA_ITEMS, _field(_ITEM_VALUE, _schema(v3["items"])))
+    if "properties" in v3:
+        named = [_field(_DEFINITIONS_NAMED, _named(name, _schema(one))) for name, one in v3["properties"].items()]
+        message += _field(_SCHEMA_PROPERTIES, b"".join(named))
+    for name in sorted(name for name in v3 if name.startswith("x-")):
+        value = v3[name] if isinstance(v3[name], str) else orjson.dumps(v3[name]).decode()
+        message += _field(_SCHEMA_EXTENSION, _named(name, _field(_ANY_YAML, value)))
+    return message
+
+
+def _text(number: int, text: str | None) -> bytes:
+    return _field(number, text) if text else b""
+
+
+def _definitions() -> bytes:
+    """Return the schemas of all groups; where two share a name, the one that is a kind of its own."""
+    schemas: dict[str, Any] = {}
+    for group_version in openapi.v3_index()["paths"]:
+        for name, schema in orjson.loads(openapi.v3_document(group_version) or b"{}")["components"]["schemas"].items():
+            if name not in schemas or "x-kubernetes-group-version-kind" in schema:
+                schemas[name] = schema
+    return b"".join(_field(_DEFINITIONS_NAMED, _named(name, _schema(one))) for name, one in sorted(schemas.items()))
+
+
 @cache
 def document() -> bytes:
     """Return the document."""
     info = _field(_INFO_TITLE, "Kubernetes") + _field(_INFO_VERSION, "v1")
     paths = b"".join(_field(_PATHS_PATH, _path(kind)) for kind in KINDS if "patch" in kind.verbs)
     head = _field(_DOCUMENT_SWAGGER, "2.0") + _field(_DOCUMENT_INFO, info)
-    return head + _field(_DOCUMENT_PATHS, paths) + _field(_DOCUMENT_DEFINITIONS, b"")
+    return head + _field(_DOCUMENT_PATHS, paths) + _field(_DOCUMENT_DEFINITIONS, _definitions())
