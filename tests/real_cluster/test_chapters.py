@@ -25,7 +25,7 @@ def kit_namespaces(school: EmbeddedCluster) -> list[str]:
     return [one["metadata"]["name"] for one in school.get("namespaces", "-l", "app.kubernetes.io/part-of=kit")["items"]]
 
 
-@pytest.mark.parametrize("chapter", ["02", "05", "10"])
+@pytest.mark.parametrize("chapter", ["05", "10"])
 def test_a_chapter_passes_in_bad_weather(
     chapter: str, door: Door, learner: Learner, school: EmbeddedCluster, tmp_path: Path
 ) -> None:
