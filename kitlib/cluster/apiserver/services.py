@@ -104,10 +104,16 @@ def _free_address(taken: set[str | None], network: IPv4Network) -> str:
 def _allocate_ports(spec: Object, others: list[Object]) -> list[Cause]:
     taken = {port["nodePort"] for each in others for port in each["spec"].get("ports") or () if port.get("nodePort")}
     causes: list[Cause] = []
+    free = random.sample(NODE_PORTS, len(NODE_PORTS))
     for index, port in enumerate(spec.get("ports") or ()):
         asked = port.get("nodePort")
         if not asked:
-            port["nodePort"] = asked = random.choice([each for each in NODE_PORTS if each not in taken])
+            while free and free[-1] in taken:
+                free.pop()
+            if not free:
+                why, field = "failed to allocate a nodePort: range is full", f"spec.ports[{index}].nodePort"
+                return [{"reason": "FieldValueInvalid", "message": f"Invalid value: 0: {why}", "field": field}]
+            port["nodePort"] = asked = free.pop()
         elif asked not in NODE_PORTS or asked in taken:
             why = "provided port is already allocated"
             if asked not in NODE_PORTS:

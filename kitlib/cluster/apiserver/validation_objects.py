@@ -56,6 +56,7 @@ def _check_external_name(found: FieldErrors, name: str) -> None:
 
 def _check_service_ports(found: FieldErrors, ports: Sequence[Object], kind: str) -> None:
     names: set[str] = set()
+    taken: set[tuple[object, ...]] = set()
     for index, port in enumerate(ports):
         where, name = f"spec.ports[{index}]", port.get("name", "")
         if len(ports) > 1 and not name:
@@ -71,8 +72,9 @@ def _check_service_ports(found: FieldErrors, ports: Sequence[Object], kind: str)
         if kind == "ClusterIP" and port.get("nodePort"):
             found.forbidden(f"{where}.nodePort", "may not be used when `type` is 'ClusterIP'")
         key = {"port": port.get("port"), "protocol": port.get("protocol")}
-        if any(key == {name: other.get(name) for name in key} for other in ports[:index]):
+        if tuple(key.values()) in taken:
             found.duplicate(where, key)
+        taken.add(tuple(key.values()))
 
 
 def service_update(found: FieldErrors, new: Object, old: Object) -> None:

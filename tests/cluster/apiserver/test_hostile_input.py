@@ -115,3 +115,10 @@ async def test_a_watcher_that_does_not_read_is_cut_off(api: API, monkeypatch: py
         assert (await api.post(CMS, {**config_map(f"c{number}"), "data": {"a": "x" * 500_000}})).code == 201
         assert number < 200, "the watcher's backlog has no end"
     writer.transport.abort()
+
+
+@pytest.mark.parametrize(("kind", "count", "code"), [("ClusterIP", 20_000, 201), ("NodePort", 3000, 422)])
+async def test_a_service_of_many_ports_is_answered(api: API, kind: str, count: int, code: int) -> None:
+    ports = [{"name": f"p{number}", "port": number} for number in range(1, count + 1)]
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"type": kind, "ports": ports}}
+    assert (await asyncio.wait_for(api.post(SERVICES, body), 60)).code == code
