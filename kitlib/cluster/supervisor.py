@@ -209,9 +209,7 @@ class Supervisor:
             node.lifeline = None
         _kill(node.kubelet.pid, signal.SIGKILL)
 
-    def _fork(
-        self, name: str, body: Callable[[], None], keep: tuple[int, ...] = (), has_lifeline: bool = False
-    ) -> int:
+    def _fork(self, name: str, body: Callable[[], None], keep: tuple[int, ...] = (), has_lifeline: bool = False) -> int:
         pid = os.fork()
         if pid:
             return pid

@@ -363,9 +363,7 @@ class Run:
             raise KitError(f"Run {self.name} was deleted.")
         return self
 
-    def _follow(
-        self, bar: Progress, deadline: float | None, until: Callable[[list[Record]], bool] | None
-    ) -> State:
+    def _follow(self, bar: Progress, deadline: float | None, until: Callable[[list[Record]], bool] | None) -> State:
         known: list[Record] = []
         said: set[str] = set()
         waiting_since = time.monotonic()

@@ -118,9 +118,7 @@ def resolve(reference: str) -> Image:
         for entry in spec["image"]:
             if name in entry["names"] and (not tag or re.fullmatch(entry.get("tags", ".*"), tag)):
                 return _image(full, folder, entry)
-    raise ImageNotFound(
-        f'failed to pull and unpack image "{full}": failed to resolve image: {full}: not found'
-    )
+    raise ImageNotFound(f'failed to pull and unpack image "{full}": failed to resolve image: {full}: not found')
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -84,9 +84,7 @@ class Container:
         """
         stdio = self._open_terminal() if self._tty else self._open_pipes()
         try:
-            self.pid = spawn(
-                self.argv, self.env, self.cwd, stdio, tty=self._tty, cpus=self.cpus, isolate=self.isolate
-            )
+            self.pid = spawn(self.argv, self.env, self.cwd, stdio, tty=self._tty, cpus=self.cpus, isolate=self.isolate)
         except Exception:
             self._close_all()
             raise

@@ -200,7 +200,7 @@ class PodFacts:
     def _claim(self, name: str) -> Object:
         if name not in self._claims:
             raise volumes.MountFailed(
-                f'Unable to attach or mount volumes: error processing PVC {self.namespace}/{name}: PVC is not bound'
+                f"Unable to attach or mount volumes: error processing PVC {self.namespace}/{name}: PVC is not bound"
             )
         return self._claims[name]
 

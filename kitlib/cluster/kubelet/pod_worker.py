@@ -370,5 +370,3 @@ class PodWorker:
 def _earliest(*delays: float | None) -> float | None:
     known = [delay for delay in delays if delay is not None]
     return max(0.0, min(known)) if known else None
-
-

@@ -219,7 +219,7 @@ def _wants(request: web.Request, protocol: str) -> bool:
 def _ports(request: web.Request) -> list[int]:
     values = [value for field in request.query.getall("port", []) for value in field.split(",")]
     if not values or not all(value.isdigit() and 0 < int(value) < 1 << 16 for value in values):
-        _refuse(web.HTTPBadRequest, "query parameter \"port\" must be one or more port numbers")
+        _refuse(web.HTTPBadRequest, 'query parameter "port" must be one or more port numbers')
     return [int(value) for value in values]
 
 

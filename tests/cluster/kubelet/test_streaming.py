@@ -47,9 +47,7 @@ def query(*argv: str, streams: str = "output error") -> list[tuple[str, str]]:
 
 
 async def websocket(kubelet, *argv: str, streams: str = "output error", protocol: str = V5):
-    return await kubelet.http.ws_connect(
-        kubelet.url + EXEC, params=query(*argv, streams=streams), protocols=[protocol]
-    )
+    return await kubelet.http.ws_connect(kubelet.url + EXEC, params=query(*argv, streams=streams), protocols=[protocol])
 
 
 async def collect(socket) -> dict[int, bytes]:

@@ -18,7 +18,7 @@ def translate(word: str) -> str:
         return word
     port = match["port"] or ("443" if match["scheme"] == "https://" else "80")
     port = os.environ.get(f"KIT_PORT_{port}", port)
-    return f"{match['scheme'] or ''}{pod_ip}:{port}{word[match.end():]}"
+    return f"{match['scheme'] or ''}{pod_ip}:{port}{word[match.end() :]}"
 
 
 def find(name: str) -> str:
