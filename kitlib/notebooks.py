@@ -74,6 +74,7 @@ def run_notebook(path: Path, out: Path, fast: bool = False) -> Path:
         execution_timeout=CELL_LIMIT,
         progress_bar=False,
         log_output=False,
+        extra_arguments=["--log-level=50"],  # a kernel without encrypted transport warns on the terminal at each start
     )
     return copy
 
