@@ -54,7 +54,7 @@ async def handle(request: web.Request, client: Client, config: ClusterConfig, in
         return await _forward(request, backend, target, forwarded, prefix)
     except Interrupted:
         raise
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:  # an address may be any text
         raise _unavailable(f"error trying to reach service: {dial_error(error, backend)}") from None
 
 

@@ -58,7 +58,7 @@ class NodeLifecycleController(Controller):
 
     def _lease_changed(self, kind: str, old: Object | None, lease: Object) -> None:
         """A renewal counts from when it is seen, so that the clocks of nodes do not matter."""
-        renewed = old is None or old["spec"].get("renewTime") != lease["spec"].get("renewTime")
+        renewed = old is None or _renewed_at(old) != _renewed_at(lease)
         if lease["metadata"]["namespace"] == LEASE_NAMESPACE and kind != "DELETED" and renewed:
             self._seen[lease["metadata"]["name"]] = self._ctx.clock.now()
 
@@ -160,3 +160,7 @@ def wanted_taints(node: Object, now: float) -> list[Object]:
     known = {(taint["key"], taint["effect"]) for taint in kept}
     stamp = {"timeAdded": rfc3339(now)}
     return kept + [{"key": key, "effect": effect, **stamp} for key, effect in wanted if (key, effect) not in known]
+
+
+def _renewed_at(lease: Object) -> str | None:
+    return (lease.get("spec") or {}).get("renewTime")
