@@ -120,3 +120,8 @@ def environment(home: Path, user_home: Path) -> dict[str, str]:
     """Return the environment of a shell that knows this KIT_HOME and nothing else of the kit or of Kubernetes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KIT_", "KUBE"))}
     return {**kept, "KIT_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig"), "HOME": str(user_home)}
+
+
+def thorough(usual: set[str], more: set[str]) -> set[str]:
+    """Return what a test goes through: the usual cases, and with `KIT_TEST_ALL=1` all of them, which takes longer."""
+    return usual | more if os.environ.get("KIT_TEST_ALL") else usual

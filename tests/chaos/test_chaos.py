@@ -14,6 +14,6 @@ def test_after_random_kills_desired_equals_actual_and_no_write_is_lost(own_clust
     own_cluster.kit("up", "--nodes", "3")
     chaos = Chaos(own_cluster, random.Random(20))
     chaos.start()
-    chaos.run(20)
+    chaos.run(12)
     seen = chaos.verify(180)
     assert seen["acknowledged_writes"]
