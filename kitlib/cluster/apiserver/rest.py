@@ -176,8 +176,7 @@ class REST:
         causes = self._allocate(kind, obj, None) or validation.validate_create(kind, obj)
         if not causes and not meta.get("name"):
             causes = [{"reason": "FieldValueRequired", "message": _NAME_REQUIRED, "field": "metadata.name"}]
-        if causes:
-            raise errors.invalid(kind, meta.get("name", ""), causes)
+        _refuse(kind, obj, causes)
         if self.store.get(kind.resource, namespace, meta["name"]) is not None:
             raise errors.already_exists(kind, meta["name"])
         if managed:
@@ -325,6 +324,8 @@ class REST:
         strategy.prepare_update(kind, new, old, subresource)
         if not subresource:
             self._complete_update(kind, new, old)
+        elif subresource == "status":
+            _refuse(kind, new, validation.validate_update(kind, new, old))
         if is_same(new, old):
             return old
         if strategy.asks_for_more(kind, new, old, subresource):
@@ -336,9 +337,7 @@ class REST:
     def _complete_update(self, kind: Kind, new: Object, old: Object) -> None:
         defaults.apply_defaults(kind, new)
         causes = self._allocate(kind, new, old) or validation.validate_update(kind, new, old)
-        causes += new_finalizers(new["metadata"], old["metadata"])
-        if causes:
-            raise errors.invalid(kind, new["metadata"]["name"], causes)
+        _refuse(kind, new, causes + new_finalizers(new["metadata"], old["metadata"]))
 
     def commit(self, kind: Kind, entry: Entry, new: Object, options: WriteOptions) -> Object:
         """Store an object's next state; one that waited for its last finalizer is gone with it."""
@@ -351,6 +350,12 @@ class REST:
     def change(self, kind: Kind, entry: Entry, change: Change, options: WriteOptions) -> Object:
         """Store what `change` makes of a copy of the current object, without the checks of a user's update."""
         return self.commit(kind, entry, change(entry.copy()), options)
+
+
+def _refuse(kind: Kind, obj: Object, causes: list[errors.Cause]) -> None:
+    """Raise 422 Invalid if there is a cause to."""
+    if causes:
+        raise errors.invalid(kind, obj["metadata"].get("name", ""), causes)
 
 
 def is_finished(kind: Kind, obj: Object) -> bool:

@@ -433,3 +433,11 @@ async def test_sixteen_writers_of_one_object_lose_no_update(api: API) -> None:
 
     await asyncio.gather(*(increment() for _ in range(16)))
     assert (await api.get(f"{CMS}/counter")).body["data"] == {"n": "16"}
+
+
+async def test_metadata_that_comes_with_a_status_is_checked_too(api: API) -> None:
+    await api.post(PODS, pod("p"))
+    wrong = {"metadata": {"labels": {"a": "no label \u2603"}}, "status": {"phase": "Running"}}
+    refused = await api.patch(f"{PODS}/p/status", wrong)
+    assert refused.code == 422 and "metadata.labels" in refused.message
+    assert (await api.get(f"{PODS}/p")).body["status"]["phase"] == "Pending"
