@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 CELL_LIMIT = 300
 """Seconds that one cell may take."""
@@ -62,16 +63,32 @@ def run_notebook(path: Path, out: Path, fast: bool = False) -> Path:
     """
     import papermill
 
+    return execute(path, out, {"fast": True} if fast and "fast" in papermill.inspect_notebook(str(path)) else {})
+
+
+def execute(path: Path, out: Path, parameters: dict[str, Any], cell_limit: int = CELL_LIMIT) -> Path:
+    """Execute one notebook with parameters that it has, and return the path of the executed copy.
+
+    Args:
+        path: The notebook.
+        out: Folder for the copy; made if needed.
+        parameters: Names of its `parameters` cell with their values; papermill only warns about others.
+        cell_limit: Seconds that one cell may take.
+
+    Raises:
+        papermill.PapermillExecutionError: A cell failed.
+    """
+    import papermill
+
     out.mkdir(parents=True, exist_ok=True)
     copy = out / path.name
-    parameters = {"fast": True} if fast and "fast" in papermill.inspect_notebook(str(path)) else {}
     papermill.execute_notebook(
         str(path),
         str(copy),
         parameters=parameters,
         cwd=str(path.parent),
         kernel_name="python3",
-        execution_timeout=CELL_LIMIT,
+        execution_timeout=cell_limit,
         progress_bar=False,
         log_output=False,
         extra_arguments=["--log-level=50"],  # a kernel without encrypted transport warns on the terminal at each start

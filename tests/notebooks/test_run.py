@@ -17,6 +17,7 @@ from harness import EmbeddedCluster, thorough
 from nbclient import NotebookClient
 
 from kitlib.course.exercise import CORRECT, NOT_ATTEMPTED, all_exercises
+from kitlib.notebooks import execute as run_headless
 from notebooks.course_files import CHAPTERS, SOLUTIONS, code, is_code, name_of, read, with_twins
 
 CELL_LIMIT = 90
@@ -46,17 +47,7 @@ def execute(path: Path, out: Path, parameters: dict[str, Any]) -> Any:
     """Run a notebook as `kit run` does, with real types, and return the executed copy."""
     known = papermill.inspect_notebook(str(path))
     assert set(parameters) <= set(known), "papermill only warns about a parameter that does not exist"
-    copy = out / path.name
-    papermill.execute_notebook(
-        str(path),
-        str(copy),
-        parameters=parameters,
-        cwd=str(path.parent),
-        kernel_name="python3",
-        execution_timeout=CELL_LIMIT,
-        progress_bar=False,
-    )
-    return nbformat.read(copy, as_version=4)
+    return nbformat.read(run_headless(path, out, parameters, CELL_LIMIT), as_version=4)
 
 
 class Peak:
