@@ -329,7 +329,7 @@ def bench_api(kubeconfig: str | None, pods: int) -> None:
 
 @bench.command("train")
 @click.option("--repeats", default=3, show_default=True, help="Pairs of runs, with and without the cluster.")
-@click.option("--steps", default=40, show_default=True, help="Training steps of each run.")
+@click.option("--steps", default=60, show_default=True, help="Training steps of each run.")
 @keep
 def bench_train(repeats: int, steps: int, keep: bool) -> None:
     """Training through the cluster against bare torchrun: throughput, first step, communication, memory."""

@@ -78,7 +78,7 @@ class Config:
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50304, "block_size": 1024, "learning_rate": 6e-4}
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {},
+    "tiny": {"grad_accum": 2},  # on two CPU cores one all-reduce per two micro-batches is measurably faster
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "learning_rate": 1e-3, "steps": 300,
               "data_bytes": 16_000_000, "save_every": 50},
     # GPT-2's shape on bytes: the vocabulary is padded to GPT-2's size so that the arithmetic is the same.
@@ -424,14 +424,16 @@ while step < cfg.steps and not stopping:
     begin = stamp()
     loss, data_ready = gradients(step)
     averaged = stamp()
+    told = torch.stack([loss, torch.tensor(float(asked_to_stop), device=device)])
+    if dist.is_initialized():
+        summing = dist.all_reduce(told, async_op=True)  # the sum over ranks of the loss and of "asked to stop"
     for group in optimizer.param_groups:
         group["lr"] = rate_of(step)
     nn.utils.clip_grad_norm_(gpt.parameters(), cfg.grad_clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    told = torch.stack([loss, torch.tensor(float(asked_to_stop), device=device)])
     if dist.is_initialized():
-        dist.all_reduce(told)  # the sum over ranks of the loss and of "asked to stop"
+        summing.wait()
     step += 1
     pending.append((step, (begin, data_ready, gradients_ready[0], averaged, stamp()), told))
     if len(pending) > cuda:
