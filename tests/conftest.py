@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness import EmbeddedCluster, environment, processes_of
+
+
+def pytest_configure() -> None:
+    """Take SIGTERM as Ctrl-C is taken: fixtures end, and with them every cluster."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,6 +122,27 @@ def environment(home: Path, user_home: Path) -> dict[str, str]:
     """Return the environment of a shell that knows this KIT_HOME and nothing else of the kit or of Kubernetes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KIT_", "KUBE"))}
     return {**kept, "KIT_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig"), "HOME": str(user_home)}
+
+
+@contextlib.contextmanager
+def throwaway_cluster(kind: str, *up: str) -> Iterator[EmbeddedCluster]:
+    """Start a cluster in a KIT_HOME of its own, and remove both; a failed assertion keeps the logs beside it.
+
+    Args:
+        kind: What it is for, part of the folder's name.
+        up: Arguments of `kit up`.
+    """
+    home = Path(tempfile.mkdtemp(prefix=f"kit-{kind}-"))
+    cluster = EmbeddedCluster(home, environment(home, home))
+    try:
+        cluster.kit("up", *up)
+        yield cluster
+    except AssertionError:
+        shutil.copytree(home / "logs", f"{home}-logs", dirs_exist_ok=True)
+        raise
+    finally:
+        cluster.kit("down", "--purge", code=None)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def thorough(usual: set[str], more: set[str]) -> set[str]:

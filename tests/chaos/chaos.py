@@ -13,11 +13,9 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import EmbeddedCluster, environment, eventually, processes_of
+from harness import EmbeddedCluster, eventually, processes_of, throwaway_cluster
 
 IMAGES = ("gcr.io/google-samples/kubernetes-bootcamp:v1", "jocatalin/kubernetes-bootcamp:v2")
 
@@ -235,23 +233,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="kit-chaos-"))
-    cluster = EmbeddedCluster(home, environment(home, home))
-    try:
-        cluster.kit("up", "--nodes", "3")
+    with throwaway_cluster("chaos", "--nodes", "3") as cluster:
         chaos = Chaos(cluster, random.Random(arguments.seed))
-        chaos.start()
-        chaos.run(arguments.minutes * 60)
-        print(json.dumps({"seed": arguments.seed, **chaos.verify(180)}, indent=1))
-        return 0
-    except AssertionError as error:
-        print(json.dumps({"seed": arguments.seed, "actions": dict(chaos.done), "broken": str(error)}, indent=1))
-        shutil.copytree(home / "logs", f"{home}-logs", dirs_exist_ok=True)
-        subprocess.run(["kubectl", "get", "all,jobs", "-o", "wide"], env=cluster.env, check=False)
-        return 1
-    finally:
-        cluster.kit("down", "--purge", code=None)
-        shutil.rmtree(home, ignore_errors=True)
+        try:
+            chaos.start()
+            chaos.run(arguments.minutes * 60)
+            print(json.dumps({"seed": arguments.seed, **chaos.verify(180)}, indent=1))
+        except AssertionError as error:
+            print(json.dumps({"seed": arguments.seed, "actions": dict(chaos.done), "broken": str(error)}, indent=1))
+            subprocess.run(["kubectl", "get", "all,jobs", "-o", "wide"], env=cluster.env, check=False)
+            raise
+    return 0
 
 
 if __name__ == "__main__":

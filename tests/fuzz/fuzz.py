@@ -14,12 +14,10 @@ import base64
 import copy
 import json
 import random
-import shutil
 import ssl
 import string
 import struct
 import sys
-import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +29,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import EmbeddedCluster, environment
+from harness import EmbeddedCluster, throwaway_cluster
 
 from kitlib.cluster.kubelet.streaming.spdy import DICTIONARY
 
@@ -521,20 +519,14 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="kit-fuzz-"))
-    cluster = EmbeddedCluster(home, environment(home, home))
-    try:
-        cluster.kit("up", "--nodes", "1")
+    with throwaway_cluster("fuzz", "--nodes", "1") as cluster:
         start_target(cluster)
-        print(json.dumps(asyncio.run(fuzz(cluster, arguments.requests, arguments.seed)), indent=1))
-        return 0
-    except AssertionError as error:
-        print(json.dumps({"seed": arguments.seed, "broken": str(error)}, indent=1))
-        shutil.copytree(home / "logs", f"{home}-logs", dirs_exist_ok=True)
-        return 1
-    finally:
-        cluster.kit("down", "--purge", code=None)
-        shutil.rmtree(home, ignore_errors=True)
+        try:
+            print(json.dumps(asyncio.run(fuzz(cluster, arguments.requests, arguments.seed)), indent=1))
+        except AssertionError as error:
+            print(json.dumps({"seed": arguments.seed, "broken": str(error)}, indent=1))
+            raise
+    return 0
 
 
 if __name__ == "__main__":
