@@ -321,8 +321,18 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
     if expected and not failed:
         raise KubectlError(f"kubectl {shlex.join(words)} was meant to fail, but it succeeded.", 0)
     if failed and not expected:
-        raise KubectlError(f"kubectl ended with exit code {result.code} (its message stands above).", result.code)
+        said = f"kubectl ended with exit code {result.code} (its message stands above)."
+        raise KubectlError(f"{said}{_mend(result.stderr)}", result.code)
     return result.stdout
+
+
+def _mend(message: str) -> str:
+    """Return what helps against the two things that kubectl's own message leaves open."""
+    if re.search(r"connection refused|was refused", message):
+        return " No cluster answers there: `kit up` starts the embedded one again."
+    if re.search(r'namespaces "[^"]+" not found', message):
+        return " The chapter's namespace is gone: the set-up cell makes it again."
+    return ""
 
 
 def _lesson_goes_on(message: str) -> bool:

@@ -8,8 +8,10 @@ outside its own namespace becomes `NotAllowed`, which explains itself and ends a
 from __future__ import annotations
 
 import contextlib
+import linecache
 import logging
 import re
+import traceback
 from typing import Any
 
 import urllib3
@@ -26,6 +28,8 @@ FORBIDDEN = re.compile(
     r'(?:at the cluster scope|in the namespace "(?P<namespace>[^"]+)")'
 )
 """How an API server says that RBAC refuses."""
+
+GONE = "Is the cluster there? `kit up` starts the embedded one again."
 
 own_namespaces: set[str] = set()
 """Where the learner works: whoever may not work there cannot do the lesson."""
@@ -83,8 +87,33 @@ def _explained() -> Any:
     except ApiException as error:
         sentence = lesson_without(message_of(error)) if error.status == 403 else ""
         if not sentence:
+            _show_in_short(error, f"({error.status}) {message_of(error)}")
             raise
         raise NotAllowed(error, sentence) from error
+    except urllib3.exceptions.MaxRetryError as error:
+        _show_in_short(error, f"no answer from {error.pool.host}:{error.pool.port}. {GONE}")
+        raise
+
+
+def _show_in_short(error: Exception, sentence: str) -> None:
+    """Let a notebook show the learner's own line and a sentence in place of the client's traceback.
+
+    IPython asks an exception how it wants to be shown; outside a notebook nothing is different.
+    """
+
+    def lines() -> list[str]:
+        return [*_line_in_the_cell(error), f"{type(error).__name__}: {sentence}"]
+
+    error._render_traceback_ = lines  # type: ignore[attr-defined]
+
+
+def _line_in_the_cell(error: Exception) -> list[str]:
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
+              if frame.f_globals.get("__name__") == "__main__"]  # fmt: skip
+    if not frames:
+        return []
+    frame, line = frames[-1]
+    return [f"----> {line} {linecache.getline(frame.f_code.co_filename, line).strip()}"]
 
 
 def lesson_without(message: str) -> str:

@@ -295,3 +295,17 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
     assert len(kubectl.run("get nodes -o name").stdout.split()) == 3
     with kubectl.proxy(port=0) as port:
         assert b"gitVersion" in kubectl._fetch(f"http://127.0.0.1:{port}/version")
+
+
+@pytest.mark.parametrize(
+    ("said", "mend"),
+    [
+        ("The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?", "`kit up`"),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", "`kit up`"),
+        ('Error from server (NotFound): namespaces "kit-05" not found', "set-up cell"),
+        ('Error from server (NotFound): pods "web" not found', ""),
+    ],
+)
+def test_a_failure_that_kubectl_leaves_open_comes_with_its_mend(said: str, mend: str) -> None:
+    found = kubectl._mend(said)
+    assert mend in found and bool(found) == bool(mend)

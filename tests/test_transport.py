@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from kitlib import transport
@@ -70,3 +71,23 @@ def test_a_cell_ends_at_a_missing_right_and_the_notebook_goes_on(capsys: pytest.
         assert not shell.run_cell("raise ValueError('a bug')").success
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_a_notebook_shows_the_learners_line_and_one_sentence_instead_of_the_clients_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shell = InteractiveShell.instance()
+    try:
+        shell.user_ns["api"] = client.CoreV1Api(transport.Transport(configuration=_nowhere()))
+        assert not shell.run_cell("wanted = 'web'\napi.read_namespaced_pod(wanted, 'default')").success
+        shown = capsys.readouterr().out.strip().splitlines()
+        assert shown[0].startswith("----> 2 api.read_namespaced_pod(wanted")
+        assert "no answer from 127.0.0.1:1." in shown[1] and "`kit up`" in shown[1] and len(shown) == 2
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def _nowhere() -> client.Configuration:
+    settings = transport.configuration()
+    settings.host, settings.retries = "http://127.0.0.1:1", transport.Patience(0)
+    return settings

@@ -161,7 +161,9 @@ def live_picture(records: list[Record], width: int = 640, height: int = 150) -> 
         f'<text x="52" y="{height - 6}">tokens/s in all, {html.escape(kind)}</text>'
         f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">{end - begin:.0f} s</text>'
     )
+    said = f"tokens/s in all over {end - begin:.0f} s, on {kind}: {curves[-1][-1][1]:,.0f} at the end"
     style = f'width="{width}" height="{height}" style="background:#fff;font:12px sans-serif" role="img"'
+    style += f' aria-label="{html.escape(said)}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {style}>{axis}{lines}{words}</svg>'
 
 

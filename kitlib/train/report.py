@@ -30,10 +30,12 @@ class ReportFigure(Figure):
 
     words = ""
 
-    def _repr_png_(self) -> bytes:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        from kitlib.views.picture import mimebundle
+
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=80)
-        return buffer.getvalue()
+        return mimebundle(buffer.getvalue(), self.words)
 
     def __repr__(self) -> str:
         """Return the title and the caption."""

@@ -5,6 +5,8 @@ Figures are made without pyplot, so they work without a display and never appear
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 from pathlib import Path
 from typing import Any
@@ -44,4 +46,21 @@ class Picture:
         return target
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        return mimebundle(self.png(), self.alt)
+
+
+def mimebundle(png: bytes, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a PNG as a notebook shows it, with its alternative text.
+
+    JupyterLab and VS Code give an `image/png` no `alt`, whatever its metadata say, and an image in HTML theirs.
+
+    Args:
+        png: The picture.
+        alt: What it shows, in plain text.
+
+    Returns:
+        Data and metadata of an output, by MIME type.
+    """
+    source = base64.b64encode(png).decode()
+    image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(alt)}">'
+    return {"text/html": image, "image/png": png, "text/plain": alt}, {"image/png": {"alt": alt}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -54,8 +56,15 @@ def _asked(url: str, requests: int) -> dict[str, int]:
     answers = [ask(url) for _ in range(requests)]
     counts = count(answers, "pod")
     if not counts:
-        raise KitError(f"{url} gave no good answer; the last one: {answers[-1].text if answers else 'none'}")
+        last = _said(answers[-1].text) if answers else "none"
+        raise KitError(f"No request was answered well, the last one with: {last}. Is a Pod of the Service ready?")
     return counts
+
+
+def _said(text: str) -> str:
+    """Return the sentence in an answer: the API server wraps its own in JSON."""
+    found = re.search(r'"message":\s*"((?:[^"\\]|\\.)*)"', text)
+    return json.loads(f'"{found[1]}"') if found else text.rstrip(". ")
 
 
 def rollout(loop: RequestLoop, title: str = "") -> Picture:
@@ -156,7 +165,11 @@ def scale_timeline(samples: Sequence[tuple[float, int, int]], title: str = "") -
     axes.set_ylabel("Pods (number)")
     axes.set_title(title or "Wanted and ready replicas", loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    changes = [f"{want} wanted, {have} ready at {moment:.1f} s" for moment, want, have in samples]
+    changes = [
+        f"{want} wanted, {have} ready at {moment:.1f} s"
+        for before, (moment, want, have) in zip([None, *samples], samples, strict=False)
+        if before is None or before[1:] != (want, have)
+    ]
     return Picture(figure, f"{title or 'Wanted and ready replicas'}: {'; '.join(changes)}.")
 
 

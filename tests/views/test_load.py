@@ -77,5 +77,5 @@ def test_load_spread_counts_pods(url: str) -> None:
 
 
 def test_load_spread_of_a_service_without_pods_is_one_clear_line() -> None:
-    with pytest.raises(KitError, match="gave no good answer"):
+    with pytest.raises(KitError, match="No request was answered well"):
         views.load_spread("http://127.0.0.1:9/", requests=2)

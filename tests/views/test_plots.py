@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import pytest
 
 from kitlib import views
@@ -35,6 +37,7 @@ def test_a_plot_has_axis_labels_an_alt_text_and_a_png(name: str) -> None:
     bundle, metadata = picture._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
     assert bundle["text/plain"] == metadata["image/png"]["alt"] == repr(picture)
+    assert f'alt="{html.escape(repr(picture))}"' in bundle["text/html"]
 
 
 def test_the_axes_carry_units() -> None:
@@ -46,6 +49,13 @@ def test_the_words_of_a_rollout_hold_its_numbers() -> None:
     assert PICTURES["rollout"]().alt == (
         "99 requests answered and 1 failed in 10.0 s; version 1 answered 50 from 0.0 s to 4.9 s; "
         "version 2 answered 49 from 5.0 s to 9.9 s; set image at 5.0 s."
+    )
+
+
+def test_the_words_of_a_timeline_hold_its_changes() -> None:
+    samples = [(0, 1, 1), (1, 4, 1), (2, 4, 1), (3, 4, 4), (4, 4, 4)]
+    assert views.scale_timeline(samples, title="Scale").alt == (
+        "Scale: 1 wanted, 1 ready at 0.0 s; 4 wanted, 1 ready at 1.0 s; 4 wanted, 4 ready at 3.0 s."
     )
 
 

@@ -45,7 +45,8 @@ def lost_service(cluster: Any, answer: Any) -> str:
     ready = {pod.status.pod_ip for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)}
     if found.spec.selector == {"app": "kubernetes-bootkamp"} and not behind:
         raise NotAttempted("`lost` is as your colleague left it.")
-    require(behind, f"`lost` selects {found.spec.selector}, and no ready Pod carries these labels.")
+    selector = ",".join(f"{key}={value}" for key, value in (found.spec.selector or {}).items()) or "nothing"
+    require(behind, f"`lost` selects `{selector}`, and no ready Pod carries that.")
     require(ready, f"No Pod of `{BOOTCAMP}` is ready: scale it up first.")
     require(behind == ready, f"`lost` leads to {len(behind)} Pod(s); {len(ready)} of the app are ready.")
     return f"`lost` is found: {len(behind)} Pod(s) answer."
@@ -66,6 +67,7 @@ def replicas_for_load(cluster: Any, answer: Any) -> str:
     """250 requests a second at 60 for each Pod, and one Pod may fail: six."""
     require(isinstance(answer, (int, float)), f"The answer is a number, not {answer!r}.")
     require(answer != 5, "Five carry the load; but when one of them dies, four do not.")
-    require(answer >= 5, f"{answer} Pods answer {int(answer * 60)} requests a second at most.")
+    require(answer == int(answer), f"{answer:.3g} Pods cannot be had: they are whole.")
+    require(answer >= 5, f"{answer:.3g} Pods answer {int(answer * 60)} requests a second at most.")
     require(answer == 6, f"{answer} would do, but one fewer would too.")
     return "Five carry 250 requests a second, and a sixth may die at any time."
