@@ -152,7 +152,7 @@ def differences() -> list[tuple[str, str, str]]:
             f"{real.job_pod_failure_backoff:.0f} s",
             f"{lab.job_pod_failure_backoff:.0f} s",
         ),
-        ("storage", "a StorageClass provisions volumes", "none: a claim waits for ever; emptyDir and hostPath work"),
+        ("storage", "a StorageClass makes volumes", "class `standard` makes folders in KIT_HOME; sizes are not held"),
         ("Ingress, NetworkPolicy", "a controller or the network acts on them", "stored only"),
         ("autoscaling", "HorizontalPodAutoscalers act on metrics", "`kubectl top` works; an autoscaler says it can't"),
         ("custom resources, webhooks", "served, called", "definitions are stored only"),

@@ -23,6 +23,8 @@ from kitlib.cluster.config import Settings
 from kitlib.cluster.informer import EventRecorder, Informers, Key, key_of
 from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo
 from kitlib.cluster.scheduler_plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
+from kitlib.cluster.scheduler_volumes import VolumeBinder
+from kitlib.cluster.volumeclaims import CLAIMS, CLASSES, VOLUMES, claims_of
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +136,12 @@ class SchedulingQueue:
             if not waiting.active and waiting.attempts and not (room and waiting.reasons <= NODE_ONLY):
                 self.retry(key)
 
+    def wake_claimants(self) -> None:
+        """Try waiting Pods that use claims again after their back-off: a claim, volume or class changed."""
+        for key, waiting in self._waiting.items():
+            if not waiting.active and waiting.attempts and claims_of(waiting.info.pod):
+                self.retry(key)
+
     def retry(self, key: Key) -> None:
         """Try a Pod again when its back-off is over: 1 s, doubled per attempt, at most 10 s."""
         waiting = self._waiting.get(key)
@@ -174,6 +182,9 @@ class Scheduler:
         self._informers = Informers(client, self._clock)
         self._tasks: set[asyncio.Future[None]] = set()
         self._next = 0
+        self._volumes = VolumeBinder(client, self._informers)
+        for resource in (CLAIMS, VOLUMES, CLASSES):
+            self._informers(resource).add_handler(lambda *_: self._queue.wake_claimants())
         self._informers("nodes").add_handler(self._node_changed)
         self._informers("pods").add_handler(self._pod_changed)
 
@@ -224,7 +235,11 @@ class Scheduler:
         if not self._cache.nodes:
             self._give_up(waiting, {}, "no nodes available to schedule pods")
             return
-        filters = Filters(info, self._cache)
+        problem = self._volumes.problem(info.pod)
+        if problem:
+            self._give_up(waiting, {}, refusal(problem, self._cache.nodes))
+            return
+        filters = Filters(info, self._cache, self._volumes)
         feasible, failures = self._filter(filters)
         if not feasible:
             self._give_up(waiting, failures, fit_error(filters, failures, self._cache.nodes))
@@ -232,7 +247,7 @@ class Scheduler:
         node = self._best(info, feasible)
         self._queue.drop(key_of(info.pod))
         self._cache.set_pod(info.pod, node.name)
-        self._spawn(self._bind(waiting, node.name))
+        self._spawn(self._bind(waiting, node))
 
     def _filter(self, filters: Filters) -> tuple[list[NodeInfo], dict[str, list[str]]]:
         """Return the nodes that pass and, by name, why the others do not; start where the last search ended."""
@@ -263,18 +278,20 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bind(self, waiting: _Waiting, node: str) -> None:
+    async def _bind(self, waiting: _Waiting, node: NodeInfo) -> None:
         info = waiting.info
         namespace, name = key_of(info.pod)
-        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        target = {"apiVersion": "v1", "kind": "Node", "name": node.name}
         metadata = {"name": name, "namespace": namespace, "uid": info.uid}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}
         try:
+            if claims_of(info.pod):
+                await self._volumes.bind(info.pod, node.node)
             await self._client.create("pods", binding, namespace, name=name, subresource="binding")
         except Exception as error:
             self._not_bound(waiting, error)
             return
-        text = f"Successfully assigned {namespace}/{name} to {node}"
+        text = f"Successfully assigned {namespace}/{name} to {node.name}"
         self._events.event_with_action(info.pod, "Normal", "Scheduled", "Binding", text)
 
     def _not_bound(self, waiting: _Waiting, error: Exception) -> None:
@@ -328,6 +345,13 @@ def _node_view(node: Object) -> tuple[Any, ...]:
 def _scheduled_condition(pod: Object) -> Object:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return next((item for item in conditions if item["type"] == "PodScheduled"), {})
+
+
+def refusal(why: str, nodes: list[NodeInfo]) -> str:
+    """Return the sentence of a Pod that could run on no node, whatever the nodes are like."""
+    none = f"0/{len(nodes)} nodes are available"
+    hopeless = f"{len(nodes)} Preemption is not helpful for scheduling"
+    return f"{none}: {why}. no new claims to deallocate, preemption: {none}: {hopeless}."
 
 
 def fit_error(filters: Filters, failures: dict[str, list[str]], nodes: list[NodeInfo]) -> str:

@@ -1,7 +1,7 @@
 """The scheduler's filters and scores.
 
 Stands for `pkg/scheduler/framework/plugins` with the default plugins and weights. Left out: ImageLocality (every
-node has every image), volumes, dynamic resource claims, scores from the affinity of Pods already placed, and
+node has every image), dynamic resource claims, scores from the affinity of Pods already placed, and
 namespace selectors other than `{}`.
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from kitlib.cluster.client import Object
 from kitlib.cluster.placement import node_matches, tolerates, wants_node
 from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo, Term, affinity_terms
+from kitlib.cluster.scheduler_volumes import BIND_CONFLICT, NODE_CONFLICT, VolumeBinder
+from kitlib.cluster.volumeclaims import claims_of
 
 HOSTNAME, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 MAX_SCORE = 100.0
@@ -29,7 +31,7 @@ AFFINITY = "node(s) didn't match pod affinity rules"
 ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
 EXISTING_ANTI_AFFINITY = "node(s) didn't satisfy existing pods anti-affinity rules"
 
-FINAL = {UNSCHEDULABLE, NODE_NAME, TAINT, NODE_AFFINITY, SPREAD_LABEL, AFFINITY}
+FINAL = {UNSCHEDULABLE, NODE_NAME, TAINT, NODE_AFFINITY, SPREAD_LABEL, AFFINITY, NODE_CONFLICT, BIND_CONFLICT}
 """Reasons that the removal of other Pods would not help."""
 
 
@@ -39,10 +41,12 @@ class Filters:
     Args:
         info: The Pod to place.
         cache: The nodes.
+        volumes: Knows which nodes the Pod's claims allow.
     """
 
-    def __init__(self, info: PodInfo, cache: Cache) -> None:
+    def __init__(self, info: PodInfo, cache: Cache, volumes: VolumeBinder) -> None:
         """Prepare (the PreFilter step)."""
+        self._volumes = volumes if claims_of(info.pod) else None
         self._info, self._spec = info, info.pod["spec"]
         self._tolerations: list[Object] = self._spec.get("tolerations") or []
         self._requests = {name: amount for name, amount in info.requests.items() if amount}
@@ -56,7 +60,10 @@ class Filters:
         reason = self._node_reason(node)
         if reason:
             return [reason]
-        return self._lacking(node) or self._topology_reasons(node)
+        return self._lacking(node) or self._unreachable(node) or self._topology_reasons(node)
+
+    def _unreachable(self, node: NodeInfo) -> list[str]:
+        return self._volumes.reasons(self._info.pod, node.node) if self._volumes else []
 
     def _node_reason(self, node: NodeInfo) -> str:
         spec = self._spec

@@ -1,6 +1,7 @@
 """Admission: what the API server adds to a new object after its defaults and before its validation.
 
-Stands for the admission plugins DefaultTolerationSeconds, Priority, LimitRanger and ResourceQuota, and for the
+Stands for the admission plugins DefaultTolerationSeconds, Priority, LimitRanger, ResourceQuota, DefaultStorageClass,
+StorageObjectInUseProtection and PersistentVolumeClaimResize, and for the
 strategies of the registry that prepare an object for creation. Left out: ServiceAccount (Pods of the embedded cluster
 get no credentials), webhooks, and PodSecurity.
 """
@@ -41,10 +42,53 @@ def admit_create(kind: Kind, obj: Object, settings: Settings, lister: Lister = _
         _admit_pod(kind, obj, settings, lister)
     elif kind.kind == "Job":
         _generate_job_selector(obj)
+    elif kind.kind == "PersistentVolumeClaim":
+        _protect(obj, "kubernetes.io/pvc-protection")
+        _default_storage_class(obj, lister)
+    elif kind.kind == "PersistentVolume":
+        _protect(obj, "kubernetes.io/pv-protection")
     elif kind.kind == "DaemonSet":
         annotations = obj["metadata"].setdefault("annotations", {})
         annotations.setdefault("deprecated.daemonset.template.generation", "1")
     check_quota(kind, obj, lister)
+
+
+def admit_update(kind: Kind, new: Object, old: Object, lister: Lister = _nothing) -> None:
+    """Refuse changes that no rule of the kind itself forbids: a claim that its class lets nobody expand.
+
+    Raises:
+        ApiError: 403.
+    """
+    if kind.kind != "PersistentVolumeClaim" or _asked_storage(new) <= _asked_storage(old):
+        return
+    name = old["spec"].get("storageClassName")
+    classes = [item for item in lister("storageclasses.storage.k8s.io", None) if item["metadata"]["name"] == name]
+    if not name or not classes or not classes[0].get("allowVolumeExpansion"):
+        why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must"
+        raise _forbidden(kind, new, f"{why} support resize")
+
+
+def _asked_storage(claim: Object) -> Decimal:
+    requests = (claim["spec"].get("resources") or {}).get("requests") or {}
+    return quantity.parse(requests.get("storage", "0"))
+
+
+def _protect(obj: Object, finalizer: str) -> None:
+    finalizers = obj["metadata"].setdefault("finalizers", [])
+    if finalizer not in finalizers:
+        finalizers.append(finalizer)
+
+
+def _default_storage_class(claim: Object, lister: Lister) -> None:
+    """Give a claim that names no class the default one, the newest if there are several."""
+    if claim["spec"].get("storageClassName") is not None:
+        return
+    key = "storageclass.kubernetes.io/is-default-class"
+    classes = lister("storageclasses.storage.k8s.io", None)
+    found = [each["metadata"] for each in classes if (each["metadata"].get("annotations") or {}).get(key) == "true"]
+    if found:
+        newest = max(found, key=lambda meta: (meta["creationTimestamp"], meta["name"]))
+        claim["spec"]["storageClassName"] = newest["name"]
 
 
 def _admit_pod(kind: Kind, pod: Object, settings: Settings, lister: Lister) -> None:

@@ -1,7 +1,7 @@
 """The objects that every cluster has, and the end of old Events.
 
 Stands for kube-apiserver's post-start hooks (system namespaces, the `kubernetes` Service and its endpoints, system
-priority classes) and for the lease that lets an Event expire.
+priority classes, the default StorageClass) and for the lease that lets an Event expire.
 """
 
 from __future__ import annotations
@@ -83,6 +83,20 @@ def _endpoint_slice(config: ClusterConfig) -> Object:
         "endpoints": [{"addresses": [config.host], "conditions": {"ready": True}}],
         "ports": [{"name": "https", "port": config.port, "protocol": "TCP"}],
     }
+
+
+def ensure_storage_class(rest: REST) -> None:
+    """Give a cluster without any StorageClass the one that kind and k3s bring along, under kind's name."""
+    if rest.store.entries("storageclasses.storage.k8s.io", None):
+        return
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    obj = {
+        "metadata": {"name": "standard", "annotations": default},
+        "provisioner": "rancher.io/local-path",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    _ensure(rest, "storageclasses.storage.k8s.io", "", obj)
 
 
 def expire_events(rest: REST, seconds: float) -> None:

@@ -336,6 +336,7 @@ class REST:
 
     def _complete_update(self, kind: Kind, new: Object, old: Object) -> None:
         defaults.apply_defaults(kind, new)
+        admission.admit_update(kind, new, old, self.lister)
         causes = self._allocate(kind, new, old) or validation.validate_update(kind, new, old)
         _refuse(kind, new, causes + new_finalizers(new["metadata"], old["metadata"]))
 

@@ -79,6 +79,7 @@ class APIServer:
         """
         address = str(service_network(self.config.block)[1])
         bootstrap_objects.ensure(self.rest, self.config, address)
+        bootstrap_objects.ensure_storage_class(self.rest)
         context = tls.server_context(self.config.pki)
         loop = asyncio.get_running_loop()
         if sock is not None:

@@ -180,6 +180,14 @@ def claim_update(found: FieldErrors, new: Object, old: Object) -> None:
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
         )
         found.forbidden("spec", text)
+    _check_resized(found, new, old)
+
+
+def _check_resized(found: FieldErrors, new: Object, old: Object) -> None:
+    storage = [((each["spec"].get("resources") or {}).get("requests") or {}).get("storage", "0") for each in (new, old)]
+    capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage", "0")
+    if storage[0] != storage[1] and quantity.parse(storage[0]) < quantity.parse(capacity):
+        found.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
 
 
 def volume(found: FieldErrors, obj: Object) -> None:

@@ -2,7 +2,7 @@
 
 Every controller is told of changes by informers that all of them share, and writes through a client of its own, so
 that `managedFields` and logs name it. Left out: leader election (there is one control plane) and the controllers of
-clouds, certificates and storage.
+clouds and certificates.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from kitlib.cluster.controllers.garbagecollector import GarbageCollector
 from kitlib.cluster.controllers.hollow import HollowController
 from kitlib.cluster.controllers.horizontalpodautoscaler import HorizontalPodAutoscalerController
 from kitlib.cluster.controllers.job import JobController
+from kitlib.cluster.controllers.localpath import LocalPathProvisioner
 from kitlib.cluster.controllers.namespace import NamespaceController
 from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
+from kitlib.cluster.controllers.persistentvolume import PersistentVolumeController
 from kitlib.cluster.controllers.podgc import PodGCController
 from kitlib.cluster.controllers.replicaset import ReplicaSetController
 from kitlib.cluster.controllers.resourcequota import ResourceQuotaController
@@ -33,6 +35,7 @@ from kitlib.cluster.controllers.serviceaccount import ServiceAccountController
 from kitlib.cluster.controllers.statefulset import StatefulSetController
 from kitlib.cluster.controllers.tainteviction import TaintEvictionController
 from kitlib.cluster.controllers.ttlafterfinished import TTLAfterFinishedController
+from kitlib.cluster.controllers.volumeprotection import VolumeProtectionController
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
 
 CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
@@ -54,6 +57,9 @@ CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
     EndpointsController,
     ServiceAccountController,
     ResourceQuotaController,
+    PersistentVolumeController,
+    VolumeProtectionController,
+    LocalPathProvisioner,
     HollowController,
 )
 

@@ -2,8 +2,8 @@
 
 Stands for `pkg/controller/statefulset`. The rule: Pod N+1 is made when Pod N is ready, and removed before it; with
 `podManagementPolicy: Parallel` all at once. A rolling update deletes Pods of an old template from the highest number
-down to `partition`, each after its successor is ready again. Left out: `volumeClaimTemplates` (there is no storage
-to claim; an Event says so).
+down to `partition`, each after its successor is ready again. Each Pod has claims of its own, made from
+`volumeClaimTemplates`, which outlive it unless `persistentVolumeClaimRetentionPolicy` says Delete.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from kitlib.cluster.controllers import revisions
 from kitlib.cluster.controllers.common import (
     Context,
     claim,
+    deep_copy,
     is_available,
     is_deleting,
     is_finished,
     is_ready,
+    owner_reference,
     pod_from_template,
     update_status,
     watch_owned,
 )
 from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.volumeclaims import CLAIMS
 
 RESOURCE = "statefulsets.apps"
 
@@ -35,7 +38,7 @@ class StatefulSetController(Controller):
         """Watch StatefulSets and Pods."""
         super().__init__(ctx.clock)
         self._ctx = ctx
-        self._sets, self._pods = ctx.informers(RESOURCE), ctx.informers("pods")
+        self._sets, self._pods, self._claims = (ctx.informers(each) for each in (RESOURCE, "pods", CLAIMS))
         ctx.informers(revisions.REVISIONS)
         self._sets.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
         watch_owned(self._pods, "StatefulSet", self.queue.add)
@@ -47,11 +50,7 @@ class StatefulSetController(Controller):
             return
         await claim(self._ctx, stateful_set, self._pods, stateful_set["spec"]["selector"])
         update = await revisions.current(self._ctx, stateful_set)
-        if stateful_set["spec"].get("volumeClaimTemplates"):
-            text = "volumeClaimTemplates need storage, which this cluster does not have"
-            self._ctx.events.event(stateful_set, "Warning", "FailedCreate", text)
-        else:
-            await self._step(stateful_set, update)
+        await self._step(stateful_set, update)
         await self._write_status(key, update)
 
     def _by_ordinal(self, stateful_set: Object) -> dict[int, Object]:
@@ -81,6 +80,7 @@ class StatefulSetController(Controller):
         surplus = [pods[ordinal] for ordinal in sorted(set(pods) - set(wanted), reverse=True)]
         for pod in surplus:
             if not is_deleting(pod):
+                await self._give_claims_away(stateful_set, pod)
                 await self._delete(stateful_set, pod)
             if not parallel:
                 return
@@ -115,7 +115,42 @@ class StatefulSetController(Controller):
                     hashed = revisions.hash_of(item)
                     template = {k: v for k, v in item["data"]["spec"]["template"].items() if k != "$patch"}
         pod = stateful_pod(stateful_set, template, ordinal, hashed)
+        await self._claim_storage(stateful_set, pod, ordinal)
         await self._tell("create", "Create", stateful_set, pod)
+
+    async def _claim_storage(self, stateful_set: Object, pod: Object, ordinal: int) -> None:
+        """Create the Pod's claims that do not exist yet."""
+        namespace, name = key_of(pod)
+        for wanted in stateful_claims(stateful_set, ordinal):
+            present = self._claims.get(namespace, wanted["metadata"]["name"])
+            if present is not None and is_deleting(present):
+                message = f"claim {wanted['metadata']['name']} is being deleted"
+                raise ApiError({"code": 409, "reason": "Conflict", "message": message})
+            if present is None:
+                await self._create_claim(stateful_set, name, wanted)
+
+    async def _create_claim(self, stateful_set: Object, pod: str, wanted: Object) -> None:
+        namespace, name = key_of(wanted)
+        text = f"create Claim {name} Pod {pod} in StatefulSet {stateful_set['metadata']['name']}"
+        try:
+            await self._ctx.client.create(CLAIMS, wanted, namespace)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                self._ctx.events.event(stateful_set, "Warning", "FailedCreate", f"{text} failed error: {error.message}")
+                raise
+        else:
+            self._ctx.events.event(stateful_set, "Normal", "SuccessfulCreate", f"{text} success")
+
+    async def _give_claims_away(self, stateful_set: Object, pod: Object) -> None:
+        """Let a surplus Pod own its claims when they are to go with it (`whenScaled: Delete`)."""
+        if _retention(stateful_set, "whenScaled") != "Delete":
+            return
+        namespace, uid = pod["metadata"]["namespace"], pod["metadata"]["uid"]
+        for wanted in stateful_claims(stateful_set, ordinal_of(pod, stateful_set)):
+            name = wanted["metadata"]["name"]
+            if self._claims.get(namespace, name) is not None:
+                owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": uid}
+                await self._ctx.client.patch(CLAIMS, name, {"metadata": {"ownerReferences": [owner]}}, namespace)
 
     async def _delete(self, stateful_set: Object, pod: Object) -> None:
         await self._tell("delete", "Delete", stateful_set, pod)
@@ -184,6 +219,38 @@ def stateful_pod(stateful_set: Object, template: Object, ordinal: int, hashed: s
         }
     )
     pod["spec"]["hostname"] = name
+    claims = {each["name"]: each["persistentVolumeClaim"] for each in _claim_volumes(stateful_set, ordinal)}
+    if claims:
+        others = [each for each in pod["spec"].get("volumes") or () if each["name"] not in claims]
+        pod["spec"]["volumes"] = [*_claim_volumes(stateful_set, ordinal), *others]
     if stateful_set["spec"].get("serviceName"):
         pod["spec"]["subdomain"] = stateful_set["spec"]["serviceName"]
     return pod
+
+
+def stateful_claims(stateful_set: Object, ordinal: int) -> list[Object]:
+    """Return the claims of the Pod with a number: TEMPLATE-NAME-NUMBER, labelled as the set selects."""
+    metadata, labels = stateful_set["metadata"], stateful_set["spec"]["selector"].get("matchLabels") or {}
+    claims = []
+    for template in stateful_set["spec"].get("volumeClaimTemplates") or ():
+        own = {key: value for key, value in template["metadata"].items() if key in ("labels", "annotations")}
+        own.update(name=f"{template['metadata']['name']}-{metadata['name']}-{ordinal}", namespace=metadata["namespace"])
+        own["labels"] = {**(own.get("labels") or {}), **labels}
+        if _retention(stateful_set, "whenDeleted") == "Delete":
+            own["ownerReferences"] = [owner_reference(stateful_set)]
+        spec = deep_copy(template["spec"])
+        claims.append({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": own, "spec": spec})
+    return claims
+
+
+def _claim_volumes(stateful_set: Object, ordinal: int) -> list[Object]:
+    templates = [each["metadata"]["name"] for each in stateful_set["spec"].get("volumeClaimTemplates") or ()]
+    claims = [each["metadata"]["name"] for each in stateful_claims(stateful_set, ordinal)]
+    return [
+        {"name": name, "persistentVolumeClaim": {"claimName": claim_name}}
+        for name, claim_name in zip(templates, claims, strict=True)
+    ]
+
+
+def _retention(stateful_set: Object, when: str) -> str:
+    return str((stateful_set["spec"].get("persistentVolumeClaimRetentionPolicy") or {}).get(when, "Retain"))
