@@ -56,7 +56,8 @@ def bench_train(repeats: int = 3, workers: int = 2, steps: int = 60) -> dict[str
         pairs["communication"].append(_speed(bare) / _copies(workers, steps))
         seconds["submit"].append(submit)
         seconds["torchrun"].append(start)
-    with _memory_watch(memory := {}):
+    memory: dict[str, float] = {}
+    with _memory_watch(memory):
         _through_cluster(workers, steps)
     medians = {name: round(float(np.median(values)), 3) for name, values in pairs.items()}
     return {
