@@ -66,6 +66,10 @@ class FieldErrors(list[dict[str, str]]):
         """Add: a value has too many bytes."""
         self._add("TooLong", path, "Too long", f"may not be more than {limit} bytes")
 
+    def too_many(self, path: str, number: int, limit: int) -> None:
+        """Add: a list has too many items."""
+        self._add("TooMany", path, f"Too many: {number}", f"must have at most {limit} items")
+
     def non_negative(self, obj: Object, *names: str, path: str) -> None:
         """Check that each named field of an object is absent or at least 0."""
         for name in names:

@@ -7,6 +7,7 @@ ports and of Service addresses is `services.py`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from kitlib.cluster import quantity
 from kitlib.cluster.apiserver.fielderrors import (
@@ -26,6 +27,8 @@ from kitlib.cluster.client import Object
 
 _SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _MAX_DATA = 1 << 20
+_MAX_ADDRESSES = 100
+_IP_VERSIONS = {"IPv4": 4, "IPv6": 6}
 
 
 def service(found: FieldErrors, obj: Object) -> None:
@@ -322,13 +325,47 @@ def storage_class(found: FieldErrors, obj: Object) -> None:
 
 def endpoint_slice(found: FieldErrors, obj: Object) -> None:
     """Check an EndpointSlice."""
-    found.one_of("addressType", obj.get("addressType"), ("FQDN", "IPv4", "IPv6"))
+    kind = obj.get("addressType")
+    found.one_of("addressType", kind, ("FQDN", "IPv4", "IPv6"))
     for index, endpoint in enumerate(obj.get("endpoints") or ()):
-        if not endpoint.get("addresses"):
-            found.required(f"endpoints[{index}].addresses", "must contain at least 1 address")
+        _check_addresses(found, f"endpoints[{index}].addresses", endpoint.get("addresses") or (), str(kind))
     for index, port in enumerate(obj.get("ports") or ()):
         if not 0 <= port.get("port", 0) < 1 << 16:
             found.invalid(f"ports[{index}].port", port["port"], "must be between 0 and 65535, inclusive")
+
+
+def _check_addresses(found: FieldErrors, path: str, addresses: Sequence[str], kind: str) -> None:
+    if not addresses:
+        found.required(path, "must contain at least 1 address")
+    if len(addresses) > _MAX_ADDRESSES:
+        found.too_many(path, len(addresses), _MAX_ADDRESSES)
+        return
+    for index, address in enumerate(addresses):
+        where = f"{path}[{index}]"
+        if kind == "FQDN":
+            found.each(where, address, dns_subdomain(address))
+            if "." not in address:
+                found.invalid(where, address, "should be a domain with at least two segments separated by dots")
+        elif kind in _IP_VERSIONS and _ip_version(address) != _IP_VERSIONS[kind]:
+            found.invalid(where, address, f"must be a valid {kind} address")
+
+
+def _ip_version(address: str) -> int:
+    """Return 4 or 6, or 0 for what is no IP address."""
+    try:
+        return ip_address(address).version
+    except ValueError:
+        return 0
+
+
+def endpoints(found: FieldErrors, obj: Object) -> None:
+    """Check the addresses of Endpoints; loopback ones, which Pods have here, are allowed."""
+    for index, subset in enumerate(obj.get("subsets") or ()):
+        for name in ("addresses", "notReadyAddresses"):
+            for place, address in enumerate(subset.get(name) or ()):
+                if not _ip_version(address.get("ip") or ""):
+                    text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+                    found.invalid(f"subsets[{index}].{name}[{place}].ip", address.get("ip") or "", text)
 
 
 def quota(found: FieldErrors, obj: Object) -> None:

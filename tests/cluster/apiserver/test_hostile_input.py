@@ -63,7 +63,7 @@ async def test_endpoints_without_a_port_or_a_pod_are_no_endpoints(api: API) -> N
     wrong = await api.post(SLICES, {**item, "ports": [{"port": 99999}]})
     assert (wrong.code, wrong.body["details"]["causes"][0]["field"]) == (422, "ports[0].port")
     item["metadata"]["name"] = "c"
-    long = {**item, "endpoints": [{"addresses": ["x" * 400]}], "ports": [{"port": 1}]}
+    long = {**item, "addressType": "FQDN", "endpoints": [{"addresses": ["x" * 200 + ".com"]}], "ports": [{"port": 1}]}
     assert (await api.post(SLICES, long)).code == 201
     assert (await api.get(f"{SERVICES}/s/proxy/")).code == 503
     item["metadata"]["name"] = "b"

@@ -307,3 +307,38 @@ def test_nothing_but_api_errors_comes_out_of_any_object():
         except ApiError as error:
             assert error.code in (400, 403, 422)
     assert accepted > 500
+
+
+SLICE = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s, namespace: default}}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "addresses", "expected"),
+    [
+        ("IPv4", ["127.16.1.2"], []),
+        ("IPv4", ["fe80::1"], ['endpoints[0].addresses[0]: Invalid value: "fe80::1": must be a valid IPv4 address']),
+        ("IPv4", ["web"], ['endpoints[0].addresses[0]: Invalid value: "web": must be a valid IPv4 address']),
+        ("IPv6", ["2001:db8::1"], []),
+        ("IPv6", ["10.0.0.1"], ['endpoints[0].addresses[0]: Invalid value: "10.0.0.1": must be a valid IPv6 address']),
+        ("FQDN", ["web.example.com"], []),
+        (
+            "FQDN",
+            ["web"],
+            [
+                'endpoints[0].addresses[0]: Invalid value: "web": should be a domain with at least two segments separated by dots'
+            ],
+        ),
+        ("IPv4", [], ["endpoints[0].addresses: Required value: must contain at least 1 address"]),
+        ("IPv4", ["10.0.0.1"] * 101, ["endpoints[0].addresses: Too many: 101: must have at most 100 items"]),
+    ],
+)
+def test_the_addresses_of_an_endpoint_slice_are_of_its_address_type(kind, addresses, expected):
+    assert problems(SLICE, addressType=kind, endpoints=[{"addresses": addresses}]) == expected
+
+
+def test_endpoints_hold_ip_addresses():
+    text = "{apiVersion: v1, kind: Endpoints, metadata: {name: s, namespace: default}}"
+    subset = {"addresses": [{"ip": "10.0.0.1"}, {"ip": "web"}], "ports": [{"port": 80}]}
+    assert problems(text, subsets=[subset]) == [
+        'subsets[0].addresses[1].ip: Invalid value: "web": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
+    ]
