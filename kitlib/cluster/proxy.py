@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from kitlib.cluster.splice import Side, reset
 
 CONNECT_TIMEOUT = 5.0
 BACKLOG = 512
+MAX_LISTENERS = 4096
+"""Addresses listened on at once, unless the process may open too few files: each is a socket here."""
 RETRY_SECONDS = 10.0
 LOAD_BALANCER_SUBNET = 127
 """Addresses of load balancers are 127.B.127.1 to .254."""
@@ -62,6 +65,28 @@ class ServicePort:
         self.listeners.clear()
 
 
+class Budget:
+    """How many sockets all listeners together may hold.
+
+    Args:
+        limit: That many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Start with none in use."""
+        self.limit, self.used = limit, 0
+
+    def left(self) -> bool:
+        """Tell whether one more may be opened."""
+        return self.used < self.limit
+
+
+def listener_limit() -> int:
+    """Return how many listeners may be open: half of the files that the process may, the rest is for connections."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_LISTENERS if files == resource.RLIM_INFINITY else min(MAX_LISTENERS, files // 2)
+
+
 class Listener:
     """A bound socket that accepts connections only while there is an endpoint: without, they are refused.
 
@@ -69,8 +94,8 @@ class Listener:
         port: The port that is really bound.
     """
 
-    def __init__(self, host: str, port: int, protocol: str) -> None:
-        """Bind.
+    def __init__(self, host: str, port: int, protocol: str, budget: Budget) -> None:
+        """Bind; until closed, count in the budget.
 
         Raises:
             OSError: The address can't be bound.
@@ -78,6 +103,8 @@ class Listener:
         self._host, self._protocol = host, protocol
         self._socket = self._bind(port)
         self.port: int = self._socket.getsockname()[1]
+        self._budget = budget
+        budget.used += 1
         self._server: asyncio.AbstractServer | asyncio.BaseTransport | None = None
 
     def _bind(self, port: int) -> socket.socket:
@@ -121,6 +148,7 @@ class Listener:
         """Stop listening and free the address."""
         self._close_server()
         self._socket.close()
+        self._budget.used -= 1
 
 
 class Front(Side):
@@ -229,6 +257,8 @@ class Proxy(Controller):
         self._ports: dict[Key, dict[str, ServicePort]] = {}
         self._refused: set[tuple[Key, Address]] = set()
         self._port_maps: dict[str, Mapping[str, int]] = {}
+        self._budget = Budget(listener_limit())
+        self._starved: dict[Key, None] = {}
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -258,7 +288,13 @@ class Proxy(Controller):
                 self.queue.add(_key(service))
 
     async def reconcile(self, key: Key) -> None:
-        """Listen where the Service says, on behalf of the endpoints that it has now."""
+        """Listen where the Service says, on behalf of the endpoints that it has now; let one that lacked room try."""
+        self._starved.pop(key, None)
+        await self._serve(key)
+        if self._starved and self._budget.left():
+            self.queue.add(next(iter(self._starved)))
+
+    async def _serve(self, key: Key) -> None:
         service = self._services.get(*key)
         if service is None or service["spec"].get("type") == "ExternalName" or not _cluster_ip(service):
             for service_port in self._ports.pop(key, {}).values():
@@ -313,6 +349,9 @@ class Proxy(Controller):
 
     def _listen(self, service: Object, address: Address, mapped: int | None) -> Listener | None:
         host, port, protocol = address
+        if not self._budget.left():
+            self._starve(service)
+            return None
         single = self._config.loopback == "single" and host != "127.0.0.1"
         choices = [("127.0.0.1", mapped or 0), ("127.0.0.1", 0)] if single else [(host, port)]
         if not single and port < 1024:
@@ -320,7 +359,7 @@ class Proxy(Controller):
         error: OSError | None = None
         for where, number in choices:
             try:
-                listener = Listener(where, number, protocol)
+                listener = Listener(where, number, protocol, self._budget)
             except OSError as refused:
                 error = error or refused
                 continue
@@ -328,6 +367,17 @@ class Proxy(Controller):
             return listener
         self._report(service, address, error)
         return None
+
+    def _starve(self, service: Object) -> None:
+        """Tell once that a Service needs more sockets than are left; it is tried again when another one ends."""
+        if _key(service) in self._starved:
+            return
+        self._starved[_key(service)] = None
+        message = (
+            f"kube-proxy of this cluster listens on at most {self._budget.limit} addresses, and all are taken: "
+            "some ports of this Service are not served; delete Services or ports that nobody needs"
+        )
+        self._events.event({"apiVersion": "v1", "kind": "Service", **service}, "Warning", "FailedToBindPort", message)
 
     def _report(self, service: Object, address: Address, error: OSError | None) -> None:
         key = _key(service)

@@ -418,3 +418,26 @@ def test_a_rolling_update_under_load_drops_no_request(cluster: EmbeddedCluster, 
         for worker in workers:
             worker.join()
     assert set(answers) == {"v=1", "v=2"}
+
+
+async def test_services_beyond_what_the_proxy_may_listen_on_wait_for_room_and_say_so(playground: Playground) -> None:
+    pod = await pod_that_says("pod", f"127.{BLOCK}.1.2")
+    first = await playground.service("first")
+    await playground.endpoints("first", (f"127.{BLOCK}.1.2", port_of(pod)))
+    address = first["spec"]["clusterIP"]
+    assert await until(lambda: say(address, 8080)) == "pod hi"
+    playground.proxy._budget.limit = playground.proxy._budget.used
+    second = await playground.service("second")
+    await playground.endpoints("second", (f"127.{BLOCK}.1.2", port_of(pod)))
+
+    async def told() -> Any:
+        events = (await playground.client.list("events", "default"))["items"]
+        return [each for each in events if each["reason"] == "FailedToBindPort"]
+
+    (event,) = await until(told)
+    assert event["involvedObject"]["name"] == "second"
+    assert f"at most {playground.proxy._budget.limit} addresses" in event["message"]
+    assert await say(address, 8080) == "pod hi"
+    await playground.client.delete("services", "first", "default")
+    assert await until(lambda: say(second["spec"]["clusterIP"], 8080)) == "pod hi"
+    pod.close()
