@@ -3,10 +3,13 @@
 `python -m kitlib.guard COMMAND...` runs the command and ends it when standard input closes. The starter holds
 the other end of that pipe, so the command also ends when the starter is killed and can clean up nothing
 (a notebook kernel that was culled, for example).
+
+`tied` does the same for a short command that needs its standard input for itself, at the price of a shell.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +17,21 @@ import threading
 from types import FrameType
 
 GRACE_SECONDS = 3.0
+
+WATCH = '(trap "" HUP INT TERM; exec </dev/fd/$0 >/dev/null 2>&1; read -r _; kill -KILL 0) & exec "$@"'
+"""Becomes the command itself, beside a subshell that kills the process group when the pipe `$0` is closed."""
+
+
+def tied(command: list[str], lifeline: int) -> list[str]:
+    """Return a command that ends, with all it started, when the other end of a pipe is closed.
+
+    It must lead a process group of its own (`start_new_session=True`), which lasts until the pipe is closed.
+
+    Args:
+        command: What to run; it keeps its standard input and the process id.
+        lifeline: The pipe's reading end, which must be among the `pass_fds`.
+    """
+    return ["/bin/sh", "-c", WATCH, str(lifeline), *command]
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
@@ -36,7 +54,8 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGINT, on_signal)
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # a blocked sys.stdin would not let the interpreter end
+            pass
         end(child)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -29,12 +29,13 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from kitlib import guard
 from kitlib.errors import KitError
 from kitlib.home import kit_home
 
@@ -153,20 +154,33 @@ def run(command: str | Sequence[str], stdin: str | None = None, *, show: bool = 
         show: Whether to print the output as it comes.
     """
     words = shlex.split(command) if isinstance(command, str) else list(command)
-    with subprocess.Popen(
-        [find_kubectl(), *words],
+    with _lifeline() as (watched, end_all), subprocess.Popen(
+        guard.tied([find_kubectl(), *words], watched),
         stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
         start_new_session=True,
-    ) as process:
+        pass_fds=[watched],
+    ) as process:  # fmt: skip
         try:
             return _follow(process, stdin, show)
         except KeyboardInterrupt:
             return Result(130, "", "")
         finally:
             _end(process)
+            end_all()
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[tuple[int, Callable[[], None]]]:
+    """Give the end of a pipe that a command watches, and what ends the command: it closes the other end.
+
+    The kernel's death closes it as well, whatever it died of.
+    """
+    watched, held = os.pipe()
+    with os.fdopen(watched, "rb"), os.fdopen(held, "wb") as writer:
+        yield watched, writer.close
 
 
 def _follow(process: subprocess.Popen[bytes], stdin: str | None, show: bool) -> Result:
@@ -222,13 +236,12 @@ def _feed(selector: selectors.BaseSelector, fd: int, pipe: IO[bytes] | None, res
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End kubectl and whatever it started (a program that fetches credentials, for example)."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(3)
+    """Ask kubectl to end, and whatever it started (a program that fetches credentials, for example)."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(3)
 
 
 def expand(line: str, names: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -274,20 +275,43 @@ def test_everything_can_be_stopped_at_once(fake: Path) -> None:
     assert not any(background.alive for background in started) and not kubectl.running
 
 
-def test_nothing_outlives_a_killed_kernel(fake: Path) -> None:
-    script = (
-        "import sys, time\n"
-        "from kitlib import kubectl\n"
-        "kubectl.proxy(port=0)\n"
-        "print('started', flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "started\n"
+@pytest.mark.parametrize(
+    "command",
+    ["kubectl.proxy(port=0); print('first', flush=True); time.sleep(600)", "kubectl.run('slow', stdin='x', show=True)"],
+)
+def test_nothing_outlives_a_killed_kernel(fake: Path, command: str) -> None:
+    script = f"import time\nfrom kitlib import kubectl\n{command}"
+    with subprocess.Popen([sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "first\n"
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 2
         process.kill()
-    eventually(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    eventually(lambda: not any(map(lives, children)))
+
+
+def test_nothing_is_left_of_a_command_that_has_ended(fake: Path) -> None:
+    fake.write_text("#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\necho $$\n")
+    group = int(kubectl.run("get pods").stdout)
+    eventually(lambda: not [process for process in psutil.process_iter() if group_of(process.pid) == group])
+
+
+def group_of(pid: int) -> int | None:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def test_a_guarded_command_that_ends_by_itself_is_no_accident() -> None:
+    command = [sys.executable, "-m", "kitlib.guard", "sh", "-c", "echo no; exit 3"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout and process.stdout.read() == b"no\n"
+        assert process.wait() == 3
 
 
 def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
