@@ -26,13 +26,15 @@ from kitlib.home import kit_home
 GPU = "nvidia.com/gpu"
 IMAGE = "pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime"
 SCRIPTS = Path(__file__).parent
+BESIDE = ("launch.py", "measure.py", "checkpoint.py")
+"""The files that lie beside the worker script in a Pod."""
 PART_OF = {"app.kubernetes.io/part-of": "kit", "app.kubernetes.io/name": "train"}
 JOB_NAME, INDEX = "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-completion-index"
 TAINT = re.compile(
     r"(?P<key>[A-Za-z0-9][-\w./]*)(=(?P<value>[-\w.]*))?(:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute))?"
 )
-RESERVED = {"KIT_SERVICE", "KIT_PORT", "KIT_GPUS", "POD_IP", "POD_NAME", "NODE_NAME", "JOB_COMPLETION_INDEX",
-            "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # fmt: skip
+RESERVED = {"KIT_SERVICE", "KIT_PORT", "KIT_GPUS", "KIT_WORKERS", "POD_IP", "POD_NAME", "NODE_NAME",
+            "JOB_COMPLETION_INDEX", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # fmt: skip
 GRACE_SECONDS = 45
 """More than the 30 s that torchrun gives its workers, which is more than a save takes."""
 
@@ -85,6 +87,7 @@ class TrainJob:
         node_selector: Labels that a node must have, such as `{"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}`.
         tolerations: Taints to put up with besides the GPU one, written `KEY[=VALUE][:EFFECT]`.
         env: More environment variables, such as `{"NCCL_SOCKET_IFNAME": "eth0"}`.
+        start: Number of workers to start with, where the cluster does not hold all of them now.
     """
 
     workers: int = 2
@@ -103,6 +106,7 @@ class TrainJob:
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    start: int | None = None
 
     @property
     def port(self) -> int:
@@ -113,6 +117,13 @@ class TrainJob:
     def world_size(self) -> int:
         """Number of ranks on real GPUs: one per GPU."""
         return self.workers * max(1, self.gpus_per_worker)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one step per GPU of a worker, in all: the elastic run shares them equally. 0: not known."""
+        known = _known(self.worker_script, "settings")
+        known |= (_known(self.worker_script, "presets").get(self.preset) or {}) | self.settings
+        return self.workers * int(known.get("batch_size", 0)) * int(known.get("grad_accum", 1))
 
     @property
     def worker_script(self) -> Path:
@@ -134,8 +145,15 @@ def _known(script: Path, kind: str) -> dict[str, Any]:
             return {ast.unparse(line.target): ast.literal_eval(line.value) for line in lines if line.value}
         if kind == "presets" and isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PRESETS":
             assert isinstance(node.value, ast.Dict)
-            return {ast.literal_eval(key): None for key in node.value.keys if key}
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {ast.literal_eval(key): _literals(value) for key, value in pairs if key}
     return {}
+
+
+def _literals(node: ast.expr) -> dict[str, Any]:
+    """Return the entries of a dict that are written out; `**others` are left out."""
+    pairs = zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ()
+    return {ast.literal_eval(key): ast.literal_eval(value) for key, value in pairs if key}
 
 
 def prepare(job: TrainJob) -> TrainJob:
@@ -174,7 +192,7 @@ def _check_numbers(job: TrainJob) -> None:
 
 def _check_settings(job: TrainJob, known: dict[str, Any]) -> None:
     for name, value in job.settings.items() if known else ():
-        if name not in known or name in ("preset", "run", "checkpoints"):
+        if name not in known or name in ("preset", "run", "checkpoints", "world"):
             raise KitError(f"Unknown setting {name!r}: {job.worker_script.name} knows {', '.join(sorted(known))}.")
         kind = type(known[name])
         fits = isinstance(value, (int, float) if kind is float else kind)
@@ -246,8 +264,8 @@ def _metadata(job: TrainJob) -> Manifest:
 
 
 def _config_map(job: TrainJob) -> Manifest:
-    scripts = {"worker.py": job.worker_script.read_text(), "launch.py": (SCRIPTS / "launch.py").read_text()}
-    data = {**scripts, "workers": str(job.workers)}
+    scripts = {"worker.py": job.worker_script, **{name: SCRIPTS / name for name in BESIDE}}
+    data = {name: path.read_text() for name, path in scripts.items()} | {"workers": str(job.start or job.workers)}
     if sum(len(text.encode()) for text in data.values()) > 1_000_000:
         raise KitError(f"{job.worker_script} is larger than a ConfigMap holds (1 MiB): build an image instead.")
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(job), "data": data}
@@ -265,7 +283,9 @@ def _service(job: TrainJob) -> Manifest:
 
 def _job(job: TrainJob) -> Manifest:
     described = {"workers": job.workers, "gpus_per_worker": job.gpus_per_worker, "preset": job.preset,
-                 "settings": job.settings, "checkpoints": job.checkpoints, "min_workers": job.min_workers}  # fmt: skip
+                 "settings": job.settings, "checkpoints": job.checkpoints, "min_workers": job.min_workers,
+                 "sequences": job.sequences}  # fmt: skip
+    count = job.start or job.workers
     sha256 = hashlib.sha256(job.worker_script.read_bytes()).hexdigest()
     exits = {"containerName": "worker", "operator": "In"}
     rules = [
@@ -277,7 +297,7 @@ def _job(job: TrainJob) -> Manifest:
     return {
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {**_metadata(job), "annotations": annotations},
         "spec": {
-            "completionMode": "Indexed", "completions": job.workers, "parallelism": job.workers, "suspend": True,
+            "completionMode": "Indexed", "completions": count, "parallelism": count, "suspend": True,
             "backoffLimit": job.restarts * job.workers, "podFailurePolicy": {"rules": rules},
             "ttlSecondsAfterFinished": 86400,
             "template": {"metadata": {"labels": labels(job)}, "spec": _pod(job)},
@@ -324,10 +344,11 @@ def _toleration(taint: str) -> Manifest:
 def _container(job: TrainJob, size: Size, mounts: list[Manifest]) -> Manifest:
     gpus = {GPU: str(job.gpus_per_worker)} if job.gpus_per_worker else {}
     requests = {"cpu": job.cpu or size.cpu, "memory": job.memory or size.memory}
-    threads = str(job.settings.get("threads", 1))
+    threads, known = str(job.settings.get("threads", 1)), _known(job.worker_script, "settings")
     plain = {"KIT_SERVICE": job.name, "KIT_PORT": str(job.port), "KIT_GPUS": str(job.gpus_per_worker),
              "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1",
              "USER": "kit", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
+             **({"KIT_WORKERS": str(job.workers)} if job.min_workers and "world" in known else {}),
              **({"NCCL_DEBUG": "WARN"} if job.gpus_per_worker else {}), **job.env}  # fmt: skip
     fields = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name", "NODE_NAME": "spec.nodeName"}
     env = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
@@ -363,6 +384,7 @@ NOTES = {
     "args": "flags of worker.py",
     "POD_IP": "rank 0 listens here",
     "KIT_SERVICE": "the others read the Service's address from its environment variables",
+    "KIT_WORKERS": "the global batch is the one of so many workers, also while there are fewer",
     "OMP_NUM_THREADS": "always explicit: torchrun and python would choose differently",
     "PYTHONUNBUFFERED": "logs arrive while it runs",
     "NCCL_DEBUG": "env={'NCCL_DEBUG': 'INFO'} shows the network it chose, NCCL_SOCKET_IFNAME chooses another",

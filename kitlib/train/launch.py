@@ -2,21 +2,25 @@
 
 The configuration is checked here because torchrun turns every exit code of a worker into 1, while the Job's
 `podFailurePolicy` must see 64 ("wrong configuration, do not retry"). With one process per Pod this process becomes
-the worker itself; torchrun (150 MB and 2 s per Pod) comes in only where a Pod has several GPUs.
+the worker itself, which calls `meet` to find the other ranks; torchrun (150 MB and 2 s per Pod) comes in only where a
+Pod has several GPUs.
 
 What it reads: `JOB_COMPLETION_INDEX` (set by the Job controller), `KIT_SERVICE` (name of the Service in front of
-rank 0), `KIT_PORT` (where rank 0 listens), `POD_IP`, `KIT_GPUS` (GPUs per Pod), and the file `workers` beside this one.
+rank 0), `KIT_PORT` (where rank 0 listens), `POD_IP`, `KIT_GPUS` (GPUs per Pod), `KIT_WORKERS` (Pods that an elastic run
+was meant for), and the file `workers` beside this one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import socket
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 HERE = Path(__file__).absolute().parent
 
@@ -51,36 +55,78 @@ def wait_for(host: str, port: int, limit: float = 300.0) -> None:
     sys.exit(f"launch.py: rank 0 did not answer at {host}:{port} within {limit:.0f} s")
 
 
-index = number("JOB_COMPLETION_INDEX", os.environ.get("JOB_COMPLETION_INDEX"))
-pods = number("the file workers", (HERE / "workers").read_text() if (HERE / "workers").exists() else None)
-gpus = number("KIT_GPUS", os.environ.get("KIT_GPUS", "0"))
-port, service = number("KIT_PORT", os.environ.get("KIT_PORT")), os.environ.get("KIT_SERVICE", "")
-pod_ip = os.environ.get("POD_IP") or wrong("POD_IP is not set: the manifest takes it from status.podIP")
-if not index < pods:
-    wrong(f"this is Pod {index} of a run with {pods} workers: completions and the file workers do not agree")
-if importlib.util.find_spec("torch") is None:
-    wrong(f"{sys.executable} has no torch: use an image with PyTorch, such as the default one")
+def meet(rank: int, world: int, limit: float) -> Any:
+    """Return the store in which all ranks of this attempt have met (called by the worker).
 
-# The Service's address comes from its environment variables, so no DNS is needed; DNS is the second choice.
-prefix = service.upper().replace("-", "_")
-host = os.environ.get(f"{prefix}_SERVICE_HOST", service)
-service_port = number(f"{prefix}_SERVICE_PORT", os.environ.get(f"{prefix}_SERVICE_PORT", str(port)))
-environment = {"RANK": str(index), "WORLD_SIZE": str(pods), "LOCAL_RANK": "0"}
-meet_at = (pod_ip, str(port)) if index == 0 else (host, str(service_port))
-environment["MASTER_ADDR"], environment["MASTER_PORT"] = meet_at
-if pod_ip.startswith("127."):  # Pods of one machine: gloo and NCCL stay on the loopback device
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    environment |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    Rank 0 serves it on its Pod's address, the others reach it by the Service. A rank that comes back may find the
+    store of the attempt that just broke; that store has already counted the rank, so the rank waits for the next one.
 
-command = [sys.executable, str(HERE / "worker.py"), *sys.argv[1:]]
-if gpus > 1 and "KIT_SIMULATED_GPU" not in os.environ:
-    if index > 0:
-        wait_for(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]))
-    agent = ["-m", "torch.distributed.run", f"--nnodes={pods}", f"--nproc-per-node={gpus}", f"--node-rank={index}"]
-    meeting = [f"--master-addr={environment['MASTER_ADDR']}", f"--master-port={environment['MASTER_PORT']}"]
-    command[1:1] = [*agent, *meeting]
-    environment = {name: value for name, value in environment.items() if "SOCKET" in name}
-else:
-    environment["KIT_LISTEN"] = pod_ip
-sys.stdout.flush()
-os.execve(sys.executable, command, {**os.environ, **environment})
+    Raises:
+        TimeoutError: A rank has not come within `limit` seconds.
+    """
+    import torch.distributed as dist
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    deadline, absent = time.monotonic() + limit, [0]
+    options: dict[str, Any] = {"wait_for_workers": False}
+    if rank == 0:
+        listener = socket.create_server((os.environ["KIT_LISTEN"], port), backlog=1024, reuse_port=False)
+        options["master_listen_fd"] = listener.detach()
+    while time.monotonic() < deadline:
+        absent = [0]
+        with contextlib.suppress(dist.DistError, RuntimeError):  # rank 0 is not there yet, or has gone again
+            store = dist.TCPStore(host, port, world, rank == 0, timedelta(seconds=5), **options)
+            absent = []
+            came = store.add(f"joined/{rank}", 1)
+            while came == 1 and time.monotonic() < deadline:
+                absent = [other for other in absent or range(world) if not store.check([f"joined/{other}"])]
+                if not absent:
+                    return store
+                time.sleep(0.05)
+        time.sleep(0.1)
+    late = ", ".join(map(str, absent)) or f"0 (its store still holds an earlier rank {rank})"
+    raise TimeoutError(f"rank {late} did not come to {host}:{port} within {limit:.0f} s; its log shows what it does")
+
+
+def main() -> None:
+    """Read the Pod's environment and become the worker."""
+    index = number("JOB_COMPLETION_INDEX", os.environ.get("JOB_COMPLETION_INDEX"))
+    pods = number("the file workers", (HERE / "workers").read_text() if (HERE / "workers").exists() else None)
+    gpus = number("KIT_GPUS", os.environ.get("KIT_GPUS", "0"))
+    port, service = number("KIT_PORT", os.environ.get("KIT_PORT")), os.environ.get("KIT_SERVICE", "")
+    pod_ip = os.environ.get("POD_IP") or wrong("POD_IP is not set: the manifest takes it from status.podIP")
+    if not index < pods:
+        wrong(f"this is Pod {index} of a run with {pods} workers: completions and the file workers do not agree")
+    if importlib.util.find_spec("torch") is None:
+        wrong(f"{sys.executable} has no torch: use an image with PyTorch, such as the default one")
+
+    # The Service's address comes from its environment variables, so no DNS is needed; DNS is the second choice.
+    prefix = service.upper().replace("-", "_")
+    host = os.environ.get(f"{prefix}_SERVICE_HOST", service)
+    service_port = number(f"{prefix}_SERVICE_PORT", os.environ.get(f"{prefix}_SERVICE_PORT", str(port)))
+    address, at = (pod_ip, port) if index == 0 else (host, service_port)
+    environment = {}
+    if pod_ip.startswith("127."):  # Pods of one machine: gloo and NCCL stay on the loopback device
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        environment = {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    if gpus == 0:  # none was asked for: leave alone those that the node may show
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+
+    command = [sys.executable, str(HERE / "worker.py"), *sys.argv[1:]]
+    several = gpus > 1 and "KIT_SIMULATED_GPU" not in os.environ
+    if "KIT_WORKERS" in os.environ:  # an elastic run keeps its global batch
+        command += ["--world", str(number("KIT_WORKERS", os.environ["KIT_WORKERS"]) * (gpus if several else 1))]
+    if several:
+        if index > 0:
+            wait_for(address, at)
+        agent = ["-m", "torch.distributed.run", f"--nnodes={pods}", f"--nproc-per-node={gpus}", f"--node-rank={index}"]
+        command[1:1] = [*agent, f"--master-addr={address}", f"--master-port={at}"]
+    else:
+        environment |= {"RANK": str(index), "WORLD_SIZE": str(pods), "LOCAL_RANK": "0", "KIT_LISTEN": pod_ip,
+                        "MASTER_ADDR": address, "MASTER_PORT": str(at)}  # fmt: skip
+    sys.stdout.flush()
+    os.execve(sys.executable, command, {**os.environ, **environment})
+
+
+if __name__ == "__main__":
+    main()

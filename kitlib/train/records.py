@@ -1,6 +1,6 @@
 """The records of a run and the numbers made from them.
 
-`worker.py` prints one JSON line per event, on every rank and for every step. Everything here works on those lines
+`measure.py` prints one JSON line per event, on every rank and for every step. Everything here works on those lines
 alone, so a number or a figure can be made again without the cluster.
 
 Definitions, used everywhere and printed under the figures:
@@ -68,7 +68,7 @@ def dump(records: Iterable[Record], path: str | Path) -> Path:
 
 
 def of_kind(records: Iterable[Record], kind: str) -> list[Record]:
-    """Return the records of one kind: header, step, save, probe, stopped, error, end."""
+    """Return the records of one kind: header, step, save, probe, warning, stopped, error, end."""
     return [one for one in records if one["kind"] == kind]
 
 
@@ -184,7 +184,7 @@ def cost_per_million_tokens(tokens_per_s: float, gpus: int, price_per_gpu_hour: 
 def flops_utilization(records: Iterable[Record]) -> dict[str, Any] | None:
     """Return the model FLOPs utilisation with its formula, or None where the device's peak is not known.
 
-    It is never given for a CPU: peaks come from a short table in `worker.py` (dense bf16), nothing is guessed.
+    It is never given for a CPU: peaks come from a short table in `measure.py` (dense bf16), nothing is guessed.
     """
     kept = list(records)
     head = header(kept)

@@ -5,9 +5,11 @@ Two on this machine:     torchrun --nproc-per-node 2 worker.py --preset tiny
 In a Kubernetes Job:     launch.py starts this file in each Pod, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
 Go on after a stop:      the same command once more, with --checkpoints DIR in both
 
-The text is the source code of Python's standard library: every image has it, nothing is downloaded. Each rank prints
-one record per step (a line that starts with `@kit `, then JSON). Exit codes: 0 done, 1 failed, 64 wrong configuration
-(a retry cannot help), 143 told to stop (SIGTERM): every rank stopped after the same step and rank 0 saved.
+The text is the source code of Python's standard library: every image has it, nothing is downloaded. What DDP adds to
+a training script stands in the blocks `DDP 1 of 4` to `DDP 4 of 4`. Two files lie beside this one: measure.py takes
+the times and prints one record per step, checkpoint.py keeps the files of the checkpoints. Exit codes: 0 done,
+1 failed, 64 wrong configuration (a retry cannot help), 143 told to stop (SIGTERM): every rank stopped after the same
+step and rank 0 saved.
 """
 
 from __future__ import annotations
@@ -15,30 +17,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import json
 import math
 import os
-import resource
 import signal
-import socket
 import sys
 import sysconfig
 import time
-import traceback
 from collections import deque
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import checkpoint
+import measure
 import torch
 import torch.distributed as dist
+from measure import leave, record, stamp, wrong
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-
-SCHEMA = 1  # version of the records and of the checkpoint
-MARK = "@kit "
 
 
 # ---------------------------------------------------------------- configuration
@@ -51,6 +49,7 @@ class Config:
     steps: int = 100  # optimizer steps
     batch_size: int = 16  # sequences per rank and micro-batch
     grad_accum: int = 1  # micro-batches per rank and step; only the last one talks to the other ranks
+    world: int = 0  # ranks that the two lines above are meant for, however many come (0: those that come first)
     block_size: int = 64  # bytes per sequence
     n_layer: int = 4
     n_head: int = 4
@@ -69,7 +68,7 @@ class Config:
     checkpoints: str = ""  # folder; empty: none
     save_every: int = 20
     warmup: int = 5  # first steps of every start, left out of throughput
-    timeout: int = 60  # seconds until a collective that waits for a lost rank gives up
+    timeout: int = 60  # seconds until a collective that waits for a lost rank gives up; a rank that hangs ends at twice
     rendezvous_timeout: int = 300  # seconds that the ranks wait for each other at the start
     probe: int = 0  # after training: this many steps per arm to measure exposed communication
     slow_rank: int = -1  # for a lesson: this rank sleeps in every step ...
@@ -85,99 +84,37 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt2-124m": {**GPT2, "batch_size": 32, "steps": 500, "dtype": "bfloat16", "compile": True,
                   "data_bytes": 64_000_000, "save_every": 250, "warmup": 20, "timeout": 600},
 }  # fmt: skip
-PEAK_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12}  # dense bf16
-
-
-def wrong(message: str) -> NoReturn:
-    """End with exit code 64: the configuration is wrong and a retry cannot help."""
-    print(f"worker.py: {message}", file=sys.stderr, flush=True)
-    os._exit(64)
 
 
 def configure(argv: list[str]) -> Config:
     """Return the configuration that the flags ask for."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = argparse.ArgumentParser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.error = wrong  # type: ignore[method-assign]
     for field in fields(Config):
         kind: Any = argparse.BooleanOptionalAction if field.type == "bool" else None
         typed = {"action": kind} if kind else {"type": type(field.default)}
-        parser.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, **typed)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **typed)
     flags = vars(parser.parse_args(argv))
     preset = flags.get("preset", "tiny")
     if preset not in PRESETS:
         wrong(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
     config = Config(**{**PRESETS[preset], **flags})
-    if min(config.steps, config.batch_size, config.grad_accum, config.threads, config.save_every) < 1:
-        wrong("steps, batch-size, grad-accum, threads and save-every must be at least 1")
+    if min(config.steps, config.batch_size, config.grad_accum, config.threads, config.save_every, config.timeout) < 1:
+        wrong("steps, batch-size, grad-accum, threads, save-every and timeout must be at least 1")
+    if config.n_embd % config.n_head or config.vocab_size < 256 or config.dtype not in ("float32", "bfloat16"):
+        wrong("n-embd must be a multiple of n-head, vocab-size at least 256, dtype float32 or bfloat16")
     return config
 
 
 # ---------------------------------------------------------------- set-up
 cfg = configure(sys.argv[1:])
-started = attempt = round(time.time(), 3)
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 local_rank = int(os.environ.get("LOCAL_RANK", 0))
 master_process = rank == 0
 cuda = torch.cuda.is_available()
 device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-script_sha256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-
-
-def record(kind: str, **values: Any) -> None:
-    """Print one event as one line; `report.py` makes every figure from these lines alone."""
-    event = {"v": SCHEMA, "kind": kind, "run": cfg.run, "attempt": attempt, "rank": rank, "time": round(time.time(), 3)}
-    sys.stdout.write(MARK + json.dumps(event | values) + "\n")
-    sys.stdout.flush()
-
-
-def leave(code: int) -> NoReturn:
-    """End the process group and the process.
-
-    Without `os._exit` about one finished gloo run in ten aborts while the interpreter shuts down
-    ("terminate called without an active exception", pytorch issue 190489).
-    """
-    if code == 0 and dist.is_initialized():
-        dist.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def failed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Report the error with its rank, then end at once: the other ranks notice and end too."""
-    text = "".join(traceback.format_exception(kind, error, trace))
-    print(text, file=sys.__stderr__, flush=True)  # sys.stderr is torch.distributed's buffer at this moment
-    record("error", error=f"{kind.__name__}: {error}"[:500])
-    leave(1)
-
-
-def stamp() -> Any:
-    """Take the time without waiting for the GPU: an event in its stream, or the clock on a CPU."""
-    if not cuda:
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def seconds(begin: Any, end: Any) -> float:
-    """Return the seconds between two stamps."""
-    if not cuda:
-        return float(round(end - begin, 6))
-    end.synchronize()
-    return float(round(begin.elapsed_time(end) / 1e3, 6))
-
-
-sys.excepthook = failed
-asked_to_stop = False
-
-
-def on_sigterm(*_: Any) -> None:
-    """Only note it: all ranks must stop after the same step, so the flag is all-reduced with the loss."""
-    global asked_to_stop
-    asked_to_stop = True
-
-
+measure.begin(cfg.run, rank, local_rank)
+measure.alive(cfg.rendezvous_timeout + cfg.timeout)  # else it hangs, and ends
 torch.manual_seed(cfg.seed)
 torch.set_num_threads(cfg.threads)
 torch.set_float32_matmul_precision("high")
@@ -185,33 +122,17 @@ if cuda:
     torch.cuda.set_device(device)
 
 
-# ---------------------------------------------------------------- DDP 1 of 3: the ranks find each other
-def meet() -> dist.Store:
-    """Return the store of this attempt: rank 0 serves it on its Pod's address, the others reach it by the Service.
-
-    A rank that comes back may find the store of the attempt that just broke; that store has already counted
-    the rank, so the rank waits for the next one.
-    """
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if rank == 0:
-        listener = socket.create_server((os.environ["KIT_LISTEN"], port), backlog=1024, reuse_port=False)
-        return dist.TCPStore(host, port, world, True, wait_for_workers=False, master_listen_fd=listener.detach())
-    deadline = time.monotonic() + cfg.rendezvous_timeout
-    while time.monotonic() < deadline:
-        with contextlib.suppress(dist.DistError, RuntimeError):  # nobody there yet
-            store = dist.TCPStore(host, port, world, False, timedelta(seconds=5), wait_for_workers=False)
-            if store.add(f"joined/{rank}", 1) == 1:
-                return store
-        time.sleep(0.1)
-    raise TimeoutError(f"rank 0 did not answer at {host}:{port} within {cfg.rendezvous_timeout} s")
-
-
+# ---------------------------------------------------------------- DDP 1 of 4: the ranks find each other
 if world > 1 or cfg.ddp:
-    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
-        os.environ.setdefault(name, value)
-    own_store = {"store": meet()} if "KIT_LISTEN" in os.environ else {}  # else torchrun has made one
+    own_store: dict[str, Any] = {}
+    if "KIT_LISTEN" in os.environ:  # a Pod with one rank; else torchrun has made a store
+        from launch import meet
+
+        own_store = {"store": meet(rank, world, cfg.rendezvous_timeout)}
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29511")
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=world,
+        "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=world, device_id=device if cuda else None,
         timeout=timedelta(seconds=cfg.timeout), **own_store,
     )  # fmt: skip
 
@@ -299,43 +220,28 @@ optimizer = torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=(0.9, 0.95), f
 
 
 # ---------------------------------------------------------------- resume
-def newest_checkpoint() -> dict[str, Any] | None:
-    """Return the newest checkpoint that is complete."""
-    for path in sorted(Path(cfg.checkpoints).glob("step-*.pt"), reverse=True):
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if state["schema"] == SCHEMA:
-                return state
-        except Exception as error:
-            print(f"{path} is not usable ({error}): trying an older one", flush=True)
-    return None
+folder, script = Path(cfg.checkpoints), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def save(step: int) -> None:
-    """Write a checkpoint so that a crash at any moment leaves the one before it untouched."""
-    folder = Path(cfg.checkpoints)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, temporary = folder / f"step-{step:08d}.pt", folder / f"tmp-{step:08d}.pt"
-    state = {"schema": SCHEMA, "step": step, "model": gpt.state_dict(), "optimizer": optimizer.state_dict(),
-             "config": asdict(cfg), "world": world, "global_batch": global_batch, "script": script_sha256}  # fmt: skip
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    for old in sorted(folder.glob("step-*.pt"))[:-2]:
-        old.unlink()
-    record("save", step=step)
+    """Write all that a run needs to go on as if it had not stopped, with more ranks or fewer."""
+    state = {"model": gpt.state_dict(), "optimizer": optimizer.state_dict(), "config": asdict(cfg), "world": world,
+             "global_batch": global_batch, "script": script}  # fmt: skip
+    checkpoint.save(folder, step, state, last=step == cfg.steps)
 
 
-said: list[Any] = [attempt, newest_checkpoint() if master_process and cfg.checkpoints else None]
+newest = checkpoint.newest(folder, asdict(cfg), script) if master_process and cfg.checkpoints else None
+said: list[Any] = [measure.started, newest]
 if dist.is_initialized():
     dist.broadcast_object_list(said, 0)  # rank 0 decides: the ranks may not see the same files
-attempt, found = said
-start, global_batch = 0, world * cfg.batch_size * cfg.grad_accum
+measure.common["attempt"], found = said
+start, global_batch = 0, (cfg.world or world) * cfg.batch_size * cfg.grad_accum
 if found:
-    gpt.load_state_dict(found["model"])
-    optimizer.load_state_dict(found["optimizer"])
+    try:
+        gpt.load_state_dict(found["model"])
+        optimizer.load_state_dict(found["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        wrong(f"the checkpoint in {folder} does not fit the script's model, give another folder ({error})")
     start, global_batch = found["step"], found["global_batch"]
 
 # The global batch stays what it was, whatever the number of ranks is now.
@@ -346,7 +252,7 @@ micro_batch = max(size for size in range(1, min(local_batch, cfg.batch_size) + 1
 grad_accum = local_batch // micro_batch
 
 
-# ---------------------------------------------------------------- DDP 2 of 3: wrap the model
+# ---------------------------------------------------------------- DDP 2 of 4: wrap the model
 model: Any = torch.compile(gpt) if cfg.compile else gpt
 if dist.is_initialized():
     model = DistributedDataParallel(
@@ -355,22 +261,6 @@ if dist.is_initialized():
 gradients_ready: list[Any] = [stamp()]
 for last in (gpt.wte.weight, gpt.wpe.weight):  # backward reaches the embeddings last: from then on it only waits
     last.register_post_accumulate_grad_hook(lambda _: gradients_ready.__setitem__(0, stamp()))
-
-parameters = sum(p.numel() for p in gpt.parameters())
-device_name = torch.cuda.get_device_name(device) if cuda else "CPU"
-record(
-    "header", script=script_sha256, config=asdict(cfg), torch=torch.__version__, backend="nccl" if cuda else "gloo",
-    simulated=not cuda, device=device_name, node=os.environ.get("NODE_NAME", socket.gethostname()),
-    pod=os.environ.get("POD_NAME", ""), slots=os.environ.get("KIT_SIMULATED_GPU", ""), threads=cfg.threads,
-    cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    machine_cores=os.cpu_count(), world=world, ddp=dist.is_initialized(), resumed_from=start,
-    micro_batch=micro_batch, grad_accum=grad_accum, global_batch=global_batch, block_size=cfg.block_size,
-    tokens_per_step=global_batch * cfg.block_size, parameters=parameters, steps=cfg.steps, warmup=cfg.warmup,
-    flops_per_token=6 * (parameters - gpt.wpe.weight.numel()) + 12 * cfg.n_layer * cfg.n_embd * cfg.block_size,
-    flops_formula="6 N + 12 n_layer n_embd block_size, N without position embeddings",
-    peak_flops=next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None),
-    data_bytes=len(text), data=hashlib.sha256(text.numpy().tobytes()).hexdigest()[:16], started=started,
-)  # fmt: skip
 
 
 # ---------------------------------------------------------------- loop
@@ -382,16 +272,15 @@ def rate_of(step: int) -> float:
 
 
 def gradients(step: int, averaged: bool = True) -> tuple[Tensor, Any]:
-    """Add up this step's gradients over the micro-batches; DDP averages them over the ranks in the last one.
+    """Make this step's gradients; return this rank's mean loss and the time at which the data was there.
 
-    Returns:
-        The mean loss of this rank's sequences, and the time at which the data was there.
+    DDP 3 of 4: it averages the gradients over the ranks while backward runs, in the last micro-batch only.
     """
-    total = torch.zeros((), device=device)
-    first = rank * micro_batch
+    total, first = torch.zeros((), device=device), rank * micro_batch
     batches = [batch_of(step, slice(at + first, at + first + micro_batch))
                for at in range(0, global_batch, world * micro_batch)]  # fmt: skip
     data_ready = stamp()
+    optimizer.zero_grad(set_to_none=False)  # so that they stay views of DDP's buckets: nothing is copied
     if rank == cfg.slow_rank:
         time.sleep(cfg.slow_ms / 1e3)
     for number, (inputs, targets) in enumerate(batches, 1):
@@ -404,37 +293,41 @@ def gradients(step: int, averaged: bool = True) -> tuple[Tensor, Any]:
     return total, data_ready
 
 
-def report(step: int, times: tuple[Any, ...], told: Tensor) -> bool:
+def report(step: int, stamps: tuple[Any, ...], told: Tensor) -> bool:
     """Record a step that has ended; return whether a rank was asked to stop."""
-    begin, data, ready, averaged, end = times
+    times = measure.times(*stamps)  # waits until the GPU has come so far
     loss, stop = told.tolist()
-    t_step, t_compute = seconds(begin, end), seconds(data, ready) + seconds(averaged, end)
-    record("step", step=step, loss=loss / world, tokens=local_batch * cfg.block_size, t_data=seconds(begin, data),
-           t_compute=round(t_compute, 6), t_wait=seconds(ready, averaged), t_step=t_step)  # fmt: skip
+    record("step", step=step, loss=loss / world, tokens=local_batch * cfg.block_size, **times)
     if master_process and (step % 10 == 0 or step == cfg.steps):
-        rate = global_batch * cfg.block_size / t_step
+        rate = global_batch * cfg.block_size / times["t_step"]
         print(f"step {step:5d} of {cfg.steps}   loss {loss / world:.4f}   {rate:,.0f} tokens/s", flush=True)
     return bool(stop)
 
 
-signal.signal(signal.SIGTERM, on_sigterm)  # before the loop there is nothing to save: the default, to end, is right
+measure.header(
+    asdict(cfg), script, sum(p.numel() for p in gpt.parameters()), gpt.wpe.weight.numel(), text, world=world,
+    resumed_from=start, micro_batch=micro_batch, grad_accum=grad_accum, global_batch=global_batch,
+)  # fmt: skip
+asked_to_stop: list[int] = []
+signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))  # only noted: all ranks must stop after the same step
 pending: deque[tuple[Any, ...]] = deque()  # a GPU's steps are read one late: it never waits for Python
 step, stopping = start, False
 while step < cfg.steps and not stopping:
+    measure.alive(2 * cfg.timeout)
     begin = stamp()
     loss, data_ready = gradients(step)
     averaged = stamp()
-    told = torch.stack([loss, torch.tensor(float(asked_to_stop), device=device)])
+    told = torch.stack([loss, torch.full_like(loss, bool(asked_to_stop))])
     if dist.is_initialized():
         summing = dist.all_reduce(told, async_op=True)  # the sum over ranks of the loss and of "asked to stop"
     for group in optimizer.param_groups:
         group["lr"] = rate_of(step)
     nn.utils.clip_grad_norm_(gpt.parameters(), cfg.grad_clip)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=False)  # so that they stay views of DDP's buckets: nothing is copied
     if dist.is_initialized():
         summing.wait()
     step += 1
+    told = told.to("cpu", non_blocking=True)
     pending.append((step, (begin, data_ready, gradients_ready[0], averaged, stamp()), told))
     if len(pending) > cuda:
         stopping = report(*pending.popleft())
@@ -449,36 +342,13 @@ if stopping and step < cfg.steps:
     leave(143)
 
 
-# ---------------------------------------------------------------- DDP 3 of 3: prove that the ranks are equal, and end
+# ---------------------------------------------------------------- DDP 4 of 4: prove that the ranks are equal, and end
 bits = sum(p.detach().view(torch.int32).long().sum() for p in gpt.parameters()).reshape(1)
-everywhere = [torch.zeros_like(bits) for _ in range(world)]
 if dist.is_initialized():
+    everywhere = [torch.zeros_like(bits) for _ in range(world)]
     dist.all_gather(everywhere, bits)
     if len({int(one) for one in everywhere}) > 1:
         raise RuntimeError(f"the ranks' parameters differ: {[int(one) for one in everywhere]}")
-
-
-def probe(arms: dict[str, bool]) -> None:
-    """Time forward and backward in interleaved arms: averaged, averaged once more (control), and not averaged.
-
-    Ranks drift apart without averaging, so this comes last and its gradients are thrown away.
-    """
-    for number in range(cfg.probe):
-        order = torch.randperm(len(arms), generator=torch.Generator().manual_seed(number)).tolist()
-        for arm in (list(arms)[place] for place in order):
-            dist.barrier()
-            begin = stamp()
-            gradients(number, averaged=arms[arm])
-            record("probe", arm=arm, step=number, t=seconds(begin, stamp()))
-            optimizer.zero_grad(set_to_none=False)
-
-
-if cfg.probe and dist.is_initialized():
-    probe({"sync": True, "control": True, "no_sync": False})
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-record(
-    "end", step=step, parameters_bits=int(bits), ranks_equal=True,
-    peak_memory_mb=round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
-    peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
-)  # fmt: skip
+    measure.probe(cfg.probe, gradients)
+measure.end(step, int(bits))
 leave(0)

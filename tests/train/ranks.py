@@ -13,9 +13,11 @@ from pathlib import Path
 
 import kitlib.train
 from kitlib.train import records
+from kitlib.train.job import BESIDE
 
 SCRIPTS = Path(kitlib.train.__file__).parent
-SMALL = ["--n-layer", "2", "--n-embd", "64", "--block-size", "32", "--batch-size", "4", "--data-bytes", "300000"]
+SMALL = ["--n-layer", "2", "--n-embd", "64", "--block-size", "32", "--batch-size", "4", "--grad-accum", "1",
+         "--data-bytes", "300000"]  # fmt: skip
 
 
 def free_port() -> int:
@@ -30,7 +32,7 @@ class Ranks:
     def __init__(self, folder: Path, world: int, *flags: str) -> None:
         self.folder, self.flags, self.port = folder, [*SMALL, *flags], free_port()
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("worker.py", "launch.py"):
+        for name in ("worker.py", *BESIDE):
             shutil.copy(SCRIPTS / name, folder / name)
         self.resize(world)
         self.running: dict[int, subprocess.Popen[bytes]] = {}

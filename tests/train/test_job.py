@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from pathlib import Path
@@ -62,7 +61,7 @@ def test_the_pod_passes_the_restricted_pod_security_level() -> None:
 def test_the_scripts_travel_byte_for_byte_and_their_hash_with_them() -> None:
     found = parts()
     folder = Path(train.__file__).parent
-    for name in ("worker.py", "launch.py"):
+    for name in ("worker.py", *jobs.BESIDE):
         assert found["ConfigMap"]["data"][name].encode() == (folder / name).read_bytes()
     sha256 = hashlib.sha256((folder / "worker.py").read_bytes()).hexdigest()
     assert found["Job"]["metadata"]["annotations"]["kit/script-sha256"] == sha256
@@ -136,10 +135,7 @@ def test_a_preview_is_the_yaml_that_is_sent_with_reasons_beside_it() -> None:
 
 
 def test_the_worker_stays_readable_in_one_go() -> None:
-    text = (Path(train.__file__).parent / "worker.py").read_text()
-    assert len(text.splitlines()) < 500
-    names = {alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names}
-    assert not any(name.startswith("kitlib") for name in names)
+    assert len((Path(train.__file__).parent / "worker.py").read_text().splitlines()) < 360
 
 
 def test_quantities_read_as_kubernetes_reads_them() -> None:
