@@ -66,8 +66,9 @@ def hint(name: str, number: int | None = None) -> Message:
     given = record.note_hint(name) if number is None else number
     position = max(1, min(given, len(exercise.hints)))
     left = len(exercise.hints) - position
-    more = f" ({left} more)" if left else " (that was the last one)"
-    return Message(f"Hint {position} of {len(exercise.hints)}{more}", exercise.hints[position - 1])
+    more = f" ({left} more)" if left else ""
+    last = "" if left else f'\n\nThat was the last hint; `course.solution("{name}")` shows a way.'
+    return Message(f"Hint {position} of {len(exercise.hints)}{more}", exercise.hints[position - 1] + last)
 
 
 def solution(name: str) -> Message:

@@ -18,6 +18,26 @@ def require(condition: object, missing: str) -> None:
         raise NotYet(missing)
 
 
+def number(answer: Any) -> int:
+    """Return a whole number, also one that came as text, such as what a command printed."""
+    given = answer.strip() if isinstance(answer, str) else answer
+    try:
+        whole = int(given)
+        require(whole == float(given), f"The answer is a whole number, not {answer!r}.")
+    except (TypeError, ValueError, OverflowError):
+        raise NotYet(f"The answer is a number, not {answer!r}.") from None
+    return whole
+
+
+def text(answer: Any, what: str) -> str:
+    """Return a text without white space around it, also one that came as bytes or as the lines of a `!command`."""
+    if isinstance(answer, (list, tuple)) and answer and all(isinstance(line, str) for line in answer):
+        answer = "\n".join(answer)
+    given = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+    require(isinstance(given, str) and given.strip(), f"The answer is {what}, not {answer!r}.")
+    return str(given).strip()
+
+
 def read(call: Any, kind: str, name: str, namespace: str) -> Any:
     """Return the object that `call(name, namespace)` reads.
 
@@ -56,7 +76,8 @@ def is_ready(pod: Any) -> bool:
 def require_available(found: Any, replicas: int) -> None:
     """Demand that a Deployment wants `replicas` Pods and that all are up to date and available."""
     name, status = found.metadata.name, found.status
-    require(found.spec.replicas == replicas, f"`{name}` asks for {found.spec.replicas} replicas, not {replicas}.")
+    wanted = found.spec.replicas
+    require(wanted == replicas, f"`{name}` asks for {wanted} replica{'' if wanted == 1 else 's'}, not {replicas}.")
     require_settled(found)
     require(
         (status.available_replicas or 0) == replicas,

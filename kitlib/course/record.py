@@ -89,7 +89,7 @@ def progress() -> Message:
     """Show what you have done so far."""
     rows = progress_table()
     solved = sum(row["outcome"] == CORRECT for row in rows)
-    lines = ["| exercise | | outcome | tries | hints |", "|---|---|---|---|---|"]
+    lines = ["| exercise | title | outcome | tries | hints |", "|---|---|---|---|---|"]
     for row in rows:
         seen = ", solution seen" if row["solution"] else ""
         cells = (row["exercise"], row["title"], SIGNS[row["outcome"]], row["tries"], f"{row['hints']}{seen}")

@@ -13,7 +13,7 @@ from kitlib import KitError, course
 def test_hints_come_one_after_the_other_and_are_counted(record: Path) -> None:
     first, second, third = course.hint("05.1"), course.hint("05.1"), course.hint("05.1")
     assert first.text != second.text == third.text
-    assert "last one" in second.title
+    assert "last hint" in second.text
     assert course.hint("05.1", 1).text == first.text
     assert json.loads(record.read_text())["exercises"]["05.1"]["hints"] == 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.course.exercise import exercise
-from kitlib.course.look import read, require
+from kitlib.course.look import number, read, require
 
 
 @exercise(
@@ -21,8 +21,7 @@ from kitlib.course.look import read, require
 def count_nodes(cluster: Any, answer: Any) -> str:
     """The answer is the number of nodes."""
     count = len(cluster.core.list_node().items)
-    require(isinstance(answer, int), f"The answer is a number, not {answer!r}.")
-    require(answer == count, f"The cluster does not have {answer} node(s). Count once more.")
+    require(number(answer) == count, f"The cluster does not have {answer} node(s). Count once more.")
     return f"This cluster has {count} node(s)."
 
 
@@ -39,5 +38,6 @@ def first_object(cluster: Any, answer: Any) -> str:
     """A ConfigMap `hello` has a key `learner`."""
     found = read(cluster.core.read_namespaced_config_map, "ConfigMap", "hello", cluster.namespace)
     name = (found.data or {}).get("learner")
-    require(name, "The ConfigMap `hello` exists, but it has no key `learner`.")
+    again = "`%kubectl delete configmap hello`, and make it anew."
+    require(name, f"The ConfigMap `hello` exists, but it has no key `learner`. {again}")
     return f"Welcome, {name}. The cluster stores your first object."

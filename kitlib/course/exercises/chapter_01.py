@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.course.exercise import exercise
-from kitlib.course.look import require
+from kitlib.course.look import number, require, text
 
 
 @exercise(
@@ -24,9 +24,10 @@ def container_runtime(cluster: Any, answer: Any) -> str:
     """The answer is the container runtime of a node."""
     nodes = cluster.core.list_node().items
     runtimes = {node.status.node_info.container_runtime_version for node in nodes}
-    names = runtimes | {runtime.split(":")[0] for runtime in runtimes}
-    require(isinstance(answer, str), f"The answer is a text such as `containerd://2.1`, not {answer!r}.")
-    require(answer.strip() in names, f"No node says that its container runtime is {answer!r}.")
+    given = text(answer, "a text such as `containerd://2.1`")
+    name_only = given in {runtime.split(":")[0] for runtime in runtimes}
+    require(not name_only, f"`{given}` is its name; the column holds the version as well.")
+    require(given in runtimes, f"No node says that its container runtime is {given!r}.")
     return f"The runtime here is {', '.join(sorted(runtimes))}."
 
 
@@ -46,8 +47,8 @@ def room_for_pods(cluster: Any, answer: Any) -> str:
     """The answer is the sum of allocatable Pods."""
     nodes = cluster.core.list_node().items
     total = sum(int(node.status.allocatable["pods"]) for node in nodes)
-    require(isinstance(answer, int), f"The answer is a number, not {answer!r}.")
-    single = answer in [int(node.status.allocatable["pods"]) for node in nodes] and answer != total
-    require(not single, f"{answer} is what one node has room for. Add up all {len(nodes)}.")
-    require(answer == total, f"It is not {answer}: add `allocatable` (not `capacity`) over all nodes.")
+    given = number(answer)
+    single = given in [int(node.status.allocatable["pods"]) for node in nodes] and given != total
+    require(not single, f"{given} is what one node has room for. Add up all {len(nodes)}.")
+    require(given == total, f"It is not {given}: add `allocatable` (not `capacity`) over all nodes.")
     return f"{total} Pods at most, however small they are."

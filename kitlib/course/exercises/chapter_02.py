@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.course.exercise import exercise
-from kitlib.course.look import deployment, image, pods, require, require_available
+from kitlib.course.look import deployment, image, pods, require, require_available, text
 
 
 @exercise(
@@ -14,6 +14,7 @@ from kitlib.course.look import deployment, image, pods, require, require_availab
     hints=[
         "It is the command that made the first one, with another name and one more flag.",
         "The flag is `--replicas=2`; `kubectl create deployment --help` lists all of them.",
+        "Made it wrong at first? `%kubectl delete deployment hello`, and once more.",
     ],
     solution="%kubectl create deployment hello --replicas=2 "
     "--image=gcr.io/google-samples/kubernetes-bootcamp:v1\n%kubectl rollout status deployment/hello",
@@ -21,7 +22,8 @@ from kitlib.course.look import deployment, image, pods, require, require_availab
 def second_application(cluster: Any, answer: Any) -> str:
     """A Deployment `hello` runs two Pods of the bootcamp image."""
     found = deployment(cluster, "hello")
-    require("kubernetes-bootcamp" in image(found), f"`hello` runs the image `{image(found)}`.")
+    right = image(found).endswith("/kubernetes-bootcamp:v1")
+    require(right, f"`hello` has the image `{image(found)}`, which is not that of the first application.")
     require_available(found, 2)
     return "Two Pods of `hello` are running, and you wrote one line."
 
@@ -43,9 +45,9 @@ def second_application(cluster: Any, answer: Any) -> str:
 )
 def ask_one_pod(cluster: Any, answer: Any) -> str:
     """The answer is the text with which a Pod of `hello` answers."""
-    require(isinstance(answer, str), f"The answer is the text that the Pod sent, not {answer!r}.")
+    given = text(answer, "the text that the Pod sent")
     names = [pod.metadata.name for pod in pods(cluster, "app=hello")]
     require(names, "There are no Pods of `hello` yet: exercise 02.1 makes them.")
-    require("Hello" in answer, f"That is not the app's greeting: {answer[:60]!r}.")
-    require(any(name in answer for name in names), "Another Pod wrote this greeting, not one of `hello`.")
+    require("Hello" in given, f"That is not the app's greeting: {given[:60]!r}.")
+    require(any(name in given for name in names), "Another Pod wrote this greeting, not one of `hello`.")
     return "You spoke to one chosen Pod, by name, through the API server."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.course.exercise import exercise
-from kitlib.course.look import BOOTCAMP, deployment, is_ready, pods, require
+from kitlib.course.look import BOOTCAMP, deployment, is_ready, pods, require, text
 
 
 @exercise(
@@ -24,9 +24,10 @@ def where_does_it_run(cluster: Any, answer: Any) -> str:
     deployment(cluster, BOOTCAMP)
     nodes = {pod.spec.node_name for pod in pods(cluster, f"app={BOOTCAMP}")}
     known = {node.metadata.name for node in cluster.core.list_node().items}
-    require(answer in known, f"{answer!r} is not the name of a node of this cluster.")
-    require(answer in nodes, f"{answer} is a node, but no Pod of `{BOOTCAMP}` runs there now.")
-    return f"A Pod of `{BOOTCAMP}` runs on {answer}."
+    given = text(answer, "the name of a node").removeprefix("node/")
+    require(given in known, f"{given!r} is not the name of a node of this cluster.")
+    require(given in nodes, f"{given} is a node, but no Pod of `{BOOTCAMP}` runs there now.")
+    return f"A Pod of `{BOOTCAMP}` runs on {given}."
 
 
 @exercise(
@@ -53,5 +54,15 @@ def successor(cluster: Any, answer: Any) -> str:
     require(old not in alive, f"`{old}` is still there: delete it.")
     require(new in alive, f"There is no Pod `{new}` now.")
     require(old.rsplit("-", 1)[0] == new.rsplit("-", 1)[0], f"`{old}` was not made by the same ReplicaSet.")
+    _require_deleted_by_hand(cluster, old)
     require(is_ready(alive[new]), f"`{new}` is not ready yet: wait a moment, check again.")
     return "The Pod died, the promise of one replica did not."
+
+
+def _require_deleted_by_hand(cluster: Any, name: str) -> None:
+    """Demand that a Pod was here and that no lost node took it; its events outlive it by an hour."""
+    chosen = f"involvedObject.kind=Pod,involvedObject.name={name}"
+    events = cluster.core.list_namespaced_event(cluster.namespace, field_selector=chosen).items
+    require(events, f"There was no Pod `{name}` here lately.")
+    evicted = any(event.reason == "TaintManagerEviction" for event in events)
+    require(not evicted, f"`{name}` was lost with its node. Delete one by hand.")

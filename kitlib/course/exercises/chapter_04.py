@@ -21,12 +21,15 @@ from kitlib.course.look import BOOTCAMP, deployment, endpoints, is_ready, pods, 
 def inside(cluster: Any, answer: Any) -> str:
     """A ClusterIP Service `inside` leads to the app's Pods."""
     found = service(cluster, "inside")
-    require(found.spec.type == "ClusterIP", f"`inside` is of type {found.spec.type}, not ClusterIP.")
-    require(8080 in [port.port for port in found.spec.ports], "`inside` does not have port 8080.")
+    again = "`%kubectl delete service inside`, and make it anew."
+    require(found.spec.type == "ClusterIP", f"`inside` is of type {found.spec.type}, not ClusterIP. {again}")
+    ports = {port.port: port.target_port for port in found.spec.ports}
+    require(8080 in ports, f"`inside` does not have port 8080. {again}")
+    require(ports[8080] in (8080, "8080"), f"Behind `inside` the app listens on 8080, not on {ports[8080]}. {again}")
     ready = {pod.status.pod_ip for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)}
     require(ready, f"No Pod of `{BOOTCAMP}` is ready.")
     behind = endpoints(cluster, "inside")
-    require(behind, "`inside` has no endpoints: does its selector match the Pods' labels?")
+    require(behind, "`inside` has no endpoints: does its selector match the Pods' labels? `expose` copies it.")
     require(ready == behind, "`inside` does not lead to exactly the ready Pods of the app.")
     return f"{found.spec.cluster_ip}:8080 leads to {len(behind)} Pod(s), from inside the cluster only."
 
@@ -54,4 +57,6 @@ def quarantine(cluster: Any, answer: Any) -> str:
     require(any(is_ready(pod) for pod in bootcamp), "The Pod in quarantine does not run.")
     found = deployment(cluster, BOOTCAMP)
     require((found.status.available_replicas or 0) == found.spec.replicas, "Its replacement is not ready yet.")
+    if len(bootcamp) > 1:
+        return f"{len(bootcamp)} Pods run on without traffic, where one was asked for; new ones are in their places."
     return "The Pod runs on for you to examine, gets no traffic, and a new one has taken its place."
