@@ -191,7 +191,7 @@ def aggregated(core: bool, accept: str) -> tuple[bytes, str, str] | None:
         words = {word.strip() for word in part.split(";")}
         for version in ("v2", "v2beta1"):
             if {"g=apidiscovery.k8s.io", f"v={version}", "as=APIGroupDiscoveryList"} <= words:
-                body = orjson.dumps(_aggregated(core, version))
+                body = orjson.dumps(_aggregated(core, version)) + b"\n"
                 kind = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
                 return body, kind, f'"{digest(body)}"'
     return None

@@ -23,7 +23,7 @@ def _json(document: Object | None, headers: dict[str, str] | None = None) -> web
     if document is None:
         return not_found()
     headers = {"Cache-Control": "no-cache, private", **(headers or {})}
-    return web.Response(body=orjson.dumps(document), content_type="application/json", headers=headers)
+    return web.Response(body=orjson.dumps(document) + b"\n", content_type="application/json", headers=headers)
 
 
 def answer_document(request: web.BaseRequest, path: str, server: str) -> web.StreamResponse:

@@ -61,7 +61,7 @@ def answer(body: bytes, code: int = 200, as_yaml: bool = False, warnings: Iterab
             break
         quoted = text.replace("\\", "\\\\").replace('"', '\\"')
         headers.add("Warning", f'299 - "{"".join(c for c in quoted if c.isprintable())}"')
-    return web.Response(body=body, status=code, headers=headers)
+    return web.Response(body=body if as_yaml else body + b"\n", status=code, headers=headers)
 
 
 def failure(error: ApiError) -> web.Response:
@@ -90,7 +90,7 @@ class Handlers:
         if request.method not in ("GET", "HEAD"):
             raise errors.method_not_allowed()
         if path.rstrip("/") == "/version":
-            return answer(orjson.dumps(discovery.VERSION))
+            return answer(orjson.dumps(discovery.VERSION, option=orjson.OPT_INDENT_2))
         if "verbose" in request.raw_path.partition("?")[2]:
             return web.Response(text=f"[+]ping ok\n[+]store ok\n{path.split('/')[1]} check passed\n")
         return web.Response(text="ok")
@@ -174,7 +174,7 @@ class Handlers:
         except ApiError as error:
             if error.code != 410:
                 raise
-            return answer(_line("ERROR", orjson.dumps(error.status)))
+            return answer(_line("ERROR", orjson.dumps(error.status)).rstrip())
         headers = {"Cache-Control": "no-cache, private", "Content-Type": "application/json"}
         response = web.StreamResponse(headers=headers)
         if request.transport is not None:

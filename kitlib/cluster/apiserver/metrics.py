@@ -46,7 +46,7 @@ async def handle(request: web.Request, client: Client, config: ClusterConfig, in
         details = {"name": info.name, "group": "metrics.k8s.io", "kind": info.resource}
         message = f'{info.resource}.metrics.k8s.io "{info.name}" not found'
         raise ApiError(errors.status(404, "NotFound", message, details))
-    return web.Response(body=orjson.dumps(body), content_type="application/json")
+    return web.Response(body=orjson.dumps(body) + b"\n", content_type="application/json")
 
 
 async def _objects(client: Client, resource: str, info: Any, selector: str) -> list[Object]:

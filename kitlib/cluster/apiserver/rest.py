@@ -282,6 +282,10 @@ class REST:
         entry: Entry | None,
         subresource: str,
     ) -> tuple[Object, bool]:
+        api_version, name_of_kind = body.get("apiVersion") or "/", body.get("kind") or ""
+        if (api_version, name_of_kind) != (kind.api_version, kind.kind):
+            group_version = api_version if "/" in api_version else f"/{api_version}"
+            raise errors.bad_request(f"invalid object type: {group_version}, Kind={name_of_kind}")
         check_type(kind, body)
         options.warnings += schema.decode(kind, body, options.field_validation)
         check_name(body, namespace, name)

@@ -139,6 +139,8 @@ class APIServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if path in PUBLIC_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
+            if request.headers.get("Authorization", "").lower().startswith("bearer "):
+                self.authenticator.authenticate(request.headers["Authorization"])
             return await self._handlers.public(request, path)
         user = impersonated(self.authenticator.authenticate(request.headers.get("Authorization")), request.headers)
         return await self._handlers.dispatch(request, path, user)

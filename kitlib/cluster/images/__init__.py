@@ -53,6 +53,7 @@ class Image:
         env: The image's environment.
         size: Size in bytes that is reported.
         ports: Ports that the program listens on when the Pod declares none.
+        files: Folders of the image that its containers see, each its own copy: path to name in `folder`.
     """
 
     reference: str
@@ -62,6 +63,7 @@ class Image:
     env: dict[str, str] = field(default_factory=dict)
     size: int = 0
     ports: tuple[int, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -139,6 +141,7 @@ def _image(full: str, folder: Path, entry: dict[str, Any]) -> Image:
         {key: str(value) for key, value in entry.get("env", {}).items()},
         int(entry.get("size", 0)),
         tuple(entry.get("ports", [])),
+        entry.get("files", {}),
     )
 
 

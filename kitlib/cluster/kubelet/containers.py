@@ -91,6 +91,7 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
     surroundings, own = environment(around, container, image)
     values = {**surroundings, **own}
     mounts = volumes.mounts(container, around.volumes, values)
+    mounts += _image_files(folder, image, [target for _, target, _ in mounts])
     argv = [*_command(container, image, values)]
     message = str(around.message_file(container["name"]))
     mounts.append((message, container.get("terminationMessagePath") or TERMINATION_LOG, False))
@@ -128,6 +129,17 @@ def _prepare_folders(around: Surroundings, container: Object, image: Image) -> P
         (folder / "root").mkdir()
     around.message_file(name).write_bytes(b"")
     return folder
+
+
+def _image_files(folder: Path, image: Image, mounted: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """Give a run its own copies of the image's folders, except where a volume covers them."""
+    shutil.rmtree(folder / "image", ignore_errors=True)
+    found = []
+    for target, name in image.files.items():
+        if not any(f"{target}/".startswith(f"{path.rstrip('/')}/") for path in mounted):
+            shutil.copytree(image.folder / name, folder / "image" / name)
+            found.append((str(folder / "image" / name), target, False))
+    return found
 
 
 def environment(around: Surroundings, container: Object, image: Image) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,12 +1,15 @@
 """Probes: startup, liveness and readiness, by exec, HTTP, TCP or gRPC.
 
-Stands for the kubelet's prober. Left out: the `grpc` health protocol, of which only the connection is tried.
+Stands for the kubelet's prober, whose loop begins with the Pod: a container is first probed a period after its start.
+Only readiness is asked sooner, so that a Pod need not wait for it. Left out: the `grpc` health protocol, of which only
+the connection is tried.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ Exec = Callable[[list[str], float], Awaitable[tuple[int, str]]]
 """Runs a command in the container within some seconds: exit code and output."""
 
 BODY_LIMIT = 10 << 10
+_EARLY = (0.05, 0.1, 0.2, 0.4, 0.25)
+"""Pauses between the first looks at readiness; together the second within which a real kubelet sees a start."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,14 @@ async def _connect(host: str, port: int, timeout: float) -> tuple[bool, str]:
     return True, ""
 
 
+async def _come_up(probe: Object, target: Target) -> None:
+    """Wait until a container answers for the first time, at most a second."""
+    for pause in _EARLY:
+        if (await probe_once(probe, target))[0]:
+            return
+        await asyncio.sleep(pause)
+
+
 async def watch(
     kind: str,
     probe: Object,
@@ -136,7 +149,11 @@ async def watch(
     thresholds = {True: int(probe.get("successThreshold") or 1), False: int(probe.get("failureThreshold") or 3)}
     state: bool | None = None
     last, count = None, 0
-    await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
+    delay = float(probe.get("initialDelaySeconds") or 0)
+    if kind == "readiness" and not delay:
+        await _come_up(probe, target)
+    else:
+        await asyncio.sleep(period * max(1, math.ceil(delay / period)))
     while True:
         good, output = await probe_once(probe, target)
         if not good:

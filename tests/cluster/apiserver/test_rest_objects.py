@@ -165,6 +165,15 @@ async def test_four_kinds_of_patch(api: API) -> None:
     assert unknown.code == 415 and unknown.body["reason"] == "UnsupportedMediaType"
 
 
+async def test_an_apply_names_the_kind_of_its_path(api: API) -> None:
+    for body, named in (
+        ({"apiVersion": "v1", "kind": "Secret"}, "/v1, Kind=Secret"),
+        (deployment(), "apps/v1, Kind=Deployment"),
+    ):
+        refused = await api.patch(f"{CMS}/a?fieldManager=one", body, "apply-patch+yaml")
+        assert (refused.code, refused.message) == (400, f"invalid object type: {named}")
+
+
 async def test_a_server_side_apply_creates_and_changes_and_must_name_its_manager(api: API) -> None:
     applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}}
     nameless = await api.patch(f"{CMS}/a", applied, "apply-patch+yaml")

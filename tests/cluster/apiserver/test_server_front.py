@@ -62,6 +62,20 @@ async def test_health_and_version_need_no_token(api: API) -> None:
     assert version.body["gitVersion"] == "v1.36.2+kit" and (version.body["major"], version.body["minor"]) == ("1", "36")
 
 
+async def test_a_wrong_token_is_refused_even_where_none_is_needed(api: API) -> None:
+    for path in ("/livez", "/version"):
+        assert (await api.request("GET", path, token="wrong")).code == 401
+
+
+async def test_every_json_body_ends_with_a_newline(api: API) -> None:
+    await api.post(CMS, config_map("a"))
+    for path in ("/api", "/apis/apps/v1", CMS, f"{CMS}/a", f"{CMS}/missing", f"{CMS}?watch=1&timeoutSeconds=1"):
+        raw = (await api.request("GET", path)).raw
+        assert raw.endswith(b"}\n") and not raw.endswith(b"\n\n"), path
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    assert (await api.request("GET", CMS, Accept=table)).raw.endswith(b"}\n")
+
+
 async def test_whoami_and_can_i_are_answered_honestly(api: API) -> None:
     path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
     admin = (await api.post(path, {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})).body
@@ -170,8 +184,8 @@ async def test_people_get_indented_json_with_the_name_first(api: API) -> None:
         '"name": "a",',
     ]
     assert b"\n" in (await api.get(f"{CMS}?pretty=true")).raw
-    assert b"\n" not in (await api.get(CMS)).raw
-    assert b"\n" not in (await api.get(f"{CMS}?pretty=0", User_Agent="curl/8.0")).raw
+    assert (await api.get(CMS)).raw.count(b"\n") == 1
+    assert (await api.get(f"{CMS}?pretty=0", User_Agent="curl/8.0")).raw.count(b"\n") == 1
 
 
 async def test_yaml_is_read_and_written(api: API) -> None:

@@ -200,6 +200,13 @@ async def test_a_readiness_probe_decides_when_a_pod_is_ready(node: Node) -> None
     await node.ready("slow")
 
 
+async def test_a_server_that_comes_up_within_a_second_never_fails_its_readiness_probe(node: Node) -> None:
+    probe = {"httpGet": {"path": "/", "port": 80}}
+    await node.create("nginx", image="nginx", readinessProbe=probe, livenessProbe=probe)
+    await node.ready("nginx")
+    assert not [event for event in await node.events("nginx") if event[0] == "Unhealthy"]
+
+
 async def test_an_http_probe_reaches_the_pod(node: Node) -> None:
     probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
     await node.create("web", image=BOOTCAMP, readinessProbe=probe, livenessProbe=probe, startupProbe=probe)
@@ -223,6 +230,20 @@ async def test_nginx_serves_its_page_from_a_volume(node: Node) -> None:
     await node.create("nginx", image="nginx", pod=spec, volumeMounts=mounts, readinessProbe=probe)
     await node.ready("nginx")
     assert await node.exec("nginx", "curl", "-s", "localhost") == (0, "my page\n")
+
+
+async def test_files_of_an_image_are_a_containers_own_to_change(node: Node) -> None:
+    for name in ("a", "b"):
+        await node.create(name, image="nginx", readinessProbe={"httpGet": {"path": "/", "port": 80}})
+        await node.ready(name)
+    page = "/usr/share/nginx/html/index.html"
+    assert await node.exec("a", "sh", "-c", f"echo mine > {page} && curl -s localhost") == (0, "mine\n")
+    assert "Welcome to nginx!" in (await node.exec("b", "cat", page))[1]
+    volume = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    mounts = [{"name": "v", "mountPath": "/usr/share/nginx/html"}]
+    await node.create("empty", image="nginx", pod=volume, volumeMounts=mounts)
+    await node.ready("empty")
+    assert await node.exec("empty", "ls", "/usr/share/nginx/html") == (0, "")
 
 
 async def test_addresses_are_given_back(node: Node) -> None:

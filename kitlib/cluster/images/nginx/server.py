@@ -1,4 +1,4 @@
-"""A small web server that stands for nginx: files below /usr/share/nginx/html, its welcome page, its access log."""
+"""A small web server that stands for nginx: the files below /usr/share/nginx/html, its access log."""
 
 from __future__ import annotations
 
@@ -14,19 +14,6 @@ from typing import Any
 
 VERSION = "1.29.3"
 HTML = "/usr/share/nginx/html"
-WELCOME = """<!DOCTYPE html>
-<html>
-<head>
-<title>Welcome to nginx!</title>
-</head>
-<body>
-<h1>Welcome to nginx!</h1>
-<p>If you see this page, a small program that stands for the nginx web server is running in a Pod of the
-embedded cluster. It serves the files below /usr/share/nginx/html and knows no configuration.</p>
-<p><em>Thank you for using nginx.</em></p>
-</body>
-</html>
-"""
 ERROR = """<html>
 <head><title>{title}</title></head>
 <body>
@@ -47,7 +34,7 @@ def folder() -> str:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files, and the welcome page where there is none."""
+    """Serves files."""
 
     protocol_version = "HTTP/1.1"
 
@@ -58,12 +45,6 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def version_string(self) -> str:
         """Return the Server header."""
         return f"nginx/{VERSION}"
-
-    def send_head(self) -> Any:
-        """Find the document."""
-        if self.path in ("/", "/index.html") and not os.path.exists(os.path.join(folder(), "index.html")):
-            return self._page(HTTPStatus.OK, WELCOME)
-        return super().send_head()
 
     def _page(self, code: int, text: str) -> io.BytesIO:
         body = text.encode()
