@@ -1,23 +1,24 @@
 """Who sends a request, and what kubectl's `auth` commands answer.
 
-Stands for bearer token authentication with a static token file, and for the review kinds of authentication.k8s.io
-and authorization.k8s.io. Left out: client certificates, OIDC, and authorization itself: whoever has a token may
-do everything. RBAC objects are stored, not enforced; the reviews say so.
+Stands for bearer token authentication with a static token file and with tokens of ServiceAccounts, and for the review
+kinds of authentication.k8s.io and authorization.k8s.io. Left out: client certificates, OIDC, and authorization itself:
+whoever has a token may do everything. RBAC objects are stored, not enforced; the reviews say so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from multidict import CIMultiDictProxy
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.apiserver.tokens import ISSUER, Find, ServiceAccountTokens
+from kitlib.cluster.client import Object
 
 PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/version", "/version/"))
 """Paths that need no token."""
@@ -32,10 +33,14 @@ class User:
     Attributes:
         name: Such as `kubernetes-admin` or `system:node:node-1`.
         groups: Such as `system:masters`.
+        uid: Of a ServiceAccount.
+        extra: Further facts, such as the Pod that a token is bound to.
     """
 
     name: str
     groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: dict[str, list[str]] = field(default_factory=dict, compare=False)
 
 
 class Authenticator:
@@ -43,14 +48,18 @@ class Authenticator:
 
     Args:
         path: JSON file `{token: {"user": name, "groups": [...]}}`; read again when it changes.
+        find: Looks up what tokens of ServiceAccounts are bound to.
+
+    Attributes:
+        accounts: Issues and verifies tokens of ServiceAccounts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, find: Find) -> None:
         """Read the file."""
         self._path = path
         self._changed = 0
         self._users: dict[bytes, User] = {}
-        self._issued: dict[bytes, tuple[User, datetime]] = {}
+        self.accounts = ServiceAccountTokens(path.with_name("sa.key"), find)
         self._read()
 
     def _read(self) -> None:
@@ -74,27 +83,20 @@ class Authenticator:
         scheme, _, token = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise errors.unauthorized()
-        digest = _digest(token.strip())
-        user = self._users.get(digest)
-        if user is None and digest in self._issued:
-            issued, expires = self._issued[digest]
-            user = issued if expires > datetime.now(timezone.utc) else None
-        if user is None:
-            self._read()
-            user = self._users.get(digest)
+        user, _ = self.identify(token.strip(), (ISSUER,))
         if user is None:
             raise errors.unauthorized()
         return user
 
-    def issue(self, namespace: str, account: str, seconds: int) -> tuple[str, str]:
-        """Return a new token of a ServiceAccount and when it expires; it lives as long as this process."""
-        token = secrets.token_urlsafe(48)
-        now = datetime.now(timezone.utc)
-        expires = now + timedelta(seconds=seconds)
-        self._issued = {digest: entry for digest, entry in self._issued.items() if entry[1] > now}
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-        self._issued[_digest(token)] = (User(f"system:serviceaccount:{namespace}:{account}", groups), expires)
-        return token, expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    def identify(self, token: str, audiences: Sequence[str]) -> tuple[User | None, list[str]]:
+        """Return whose a token is and for which of some audiences it is good; those of the file are the API's."""
+        digest = _digest(token)
+        if digest not in self._users:
+            info, good_for = self.accounts.verify(token, audiences) if token.count(".") == 2 else (None, [])
+            if info is not None:
+                return User(info["username"], tuple(info["groups"]), info["uid"], info["extra"]), good_for
+            self._read()
+        return self._users.get(digest) if ISSUER in audiences else None, [ISSUER]
 
 
 def impersonated(user: User, headers: CIMultiDictProxy[str]) -> User:
@@ -134,12 +136,13 @@ def review(kind: str, obj: Object, user: User, authenticator: Authenticator) -> 
 
 
 def _user_info(user: User) -> Object:
-    return {"username": user.name, "groups": list(user.groups)}
+    info: Object = {"username": user.name, "groups": list(user.groups)}
+    return {**info, **({"uid": user.uid} if user.uid else {}), **({"extra": user.extra} if user.extra else {})}
 
 
 def _token_status(spec: Object, authenticator: Authenticator) -> Object:
-    try:
-        user = authenticator.authenticate(f"Bearer {spec.get('token', '')}")
-    except ApiError:
+    audiences = spec.get("audiences") or [ISSUER]
+    user, good_for = authenticator.identify(spec.get("token") or "", audiences)
+    if user is None:
         return {"authenticated": False, "user": {}, "error": "invalid bearer token"}
-    return {"authenticated": True, "user": _user_info(user)}
+    return {"authenticated": True, "user": _user_info(user), "audiences": good_for}

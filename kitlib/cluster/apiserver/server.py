@@ -58,7 +58,7 @@ class APIServer:
         self.config = config
         self.rest = REST(store, config)
         tls.ensure_certificates(config.pki)
-        self.authenticator = Authenticator(config.pki / "tokens.json")
+        self.authenticator = Authenticator(config.pki / "tokens.json", store.get)
         self._handlers = Handlers(self)
         self._front = web.Server(
             self._handle,

@@ -15,6 +15,7 @@ from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.rest import REST, now, patched
+from kitlib.cluster.apiserver.tokenrequest import request_token
 from kitlib.cluster.client import Object
 from kitlib.cluster.store import Entry
 
@@ -27,11 +28,9 @@ def _virtual(group: str, version: str, kind: str, model: str) -> Kind:
 
 SCALE = _virtual("autoscaling", "v1", "Scale", "V1Scale")
 EVICTION = _virtual("policy", "v1", "Eviction", "V1Eviction")
-TOKEN_REQUEST = _virtual("authentication.k8s.io", "v1", "TokenRequest", "AuthenticationV1TokenRequest")
 BINDING = registry.lookup("bindings")
 _PODS = registry.lookup("pods")
 _BUDGETS = registry.lookup("poddisruptionbudgets.policy")
-_ACCOUNTS = registry.lookup("serviceaccounts")
 _BLOCKED = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
@@ -230,25 +229,3 @@ def _one_less(budget: Object, pod: str) -> Object:
     status["disruptionsAllowed"] -= 1
     status.setdefault("disruptedPods", {})[pod] = now()
     return budget
-
-
-def request_token(
-    rest: REST, authenticator: Authenticator, namespace: str, name: str, obj: Object, options: WriteOptions
-) -> Object:
-    """Return a TokenRequest with a new token of a ServiceAccount.
-
-    Raises:
-        ApiError: 404, no such ServiceAccount; 422, the life asked for is too short or too long.
-    """
-    check_type(TOKEN_REQUEST, obj)
-    options.warnings += schema.decode(TOKEN_REQUEST, obj, options.field_validation)
-    rest.entry(_ACCOUNTS, namespace, name)
-    spec = obj.setdefault("spec", {})
-    seconds = spec.setdefault("expirationSeconds", 3600)
-    if not 600 <= seconds <= 1 << 32:
-        message = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes"
-        cause = {"reason": "FieldValueInvalid", "message": message, "field": "spec.expirationSeconds"}
-        raise errors.invalid(TOKEN_REQUEST, name, [cause])
-    token, expires = authenticator.issue(namespace, name, seconds)
-    meta = {"name": name, "namespace": namespace, "creationTimestamp": now()}
-    return {**obj, "metadata": meta, "status": {"token": token, "expirationTimestamp": expires}}

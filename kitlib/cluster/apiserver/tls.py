@@ -41,6 +41,15 @@ def ensure_certificates(pki: Path, addresses: Iterable[str] = ()) -> None:
         _sign_server(pki, wanted)
 
 
+def private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key in a file, made when there is none."""
+    if not path.exists():
+        _write(path, _pem(ec.generate_private_key(ec.SECP256R1())))
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
 def server_context(pki: Path) -> ssl.SSLContext:
     """Return the TLS context of a server that shows the certificate in `pki`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

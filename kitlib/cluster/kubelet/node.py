@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from kitlib.cluster import images
 from kitlib.cluster.client import ApiError, Client
+from kitlib.cluster.clock import parse_time
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.informer import Informer
@@ -22,6 +24,9 @@ from kitlib.cluster.kubelet.status import StatusManager
 from kitlib.cluster.portmap import PORT_MAP
 
 Object = dict[str, Any]
+
+_LONGEST_TOKEN_LIFE = 24 * 3600.0
+_TOKEN_RETRY_SECONDS = 10.0
 
 
 @dataclass
@@ -58,6 +63,26 @@ class Node:
 
 
 @dataclass
+class Token:
+    """A ServiceAccount's token in a volume.
+
+    Attributes:
+        text: The token.
+        expires: When it does, in seconds since the epoch.
+        renew_at: When the next one is asked for.
+    """
+
+    text: str
+    expires: float
+    renew_at: float
+
+
+def token_of(text: str, issued: float, expires: float) -> Token:
+    """Return a token that is renewed at 80 % of its life, and after a day at the latest."""
+    return Token(text, expires, issued + min(0.8 * (expires - issued), _LONGEST_TOKEN_LIFE))
+
+
+@dataclass
 class PodFacts:
     """What one Pod's containers share on this node.
 
@@ -80,7 +105,7 @@ class PodFacts:
     volumes: dict[str, Path] = field(default_factory=dict)
     _objects: dict[tuple[str, str], Object | None] = field(default_factory=dict)
     _claims: dict[str, Object] = field(default_factory=dict)
-    _tokens: dict[str, str] = field(default_factory=dict)
+    _tokens: dict[str, Token] = field(default_factory=dict)
     _released: bool = False
 
     @property
@@ -155,7 +180,7 @@ class PodFacts:
         for volume in self.pod["spec"].get("volumes") or []:
             await self._read_volume(volume)
         memory = volumes.memory_folder(self.node.config, self.pod["metadata"]["uid"])
-        source = volumes.Source(self.lookup, self._claim, lambda audience: self._tokens.get(audience, ""), memory)
+        source = volumes.Source(self.lookup, self._claim, lambda audience: self._tokens[audience].text, memory)
         self.volumes = volumes.set_up(self._with_address(), self.folder / "volumes", source)
 
     async def _read(self, resource: str, name: str) -> None:
@@ -184,18 +209,32 @@ class PodFacts:
                 await self._read_token(part["serviceAccountToken"])
 
     async def _read_token(self, spec: Object) -> None:
-        audience = spec.get("audience") or ""
-        if audience in self._tokens:
+        """Ask for a token, or for the next one when most of its life is over; an old one will do until it expires."""
+        audience, now = spec.get("audience") or "", time.time()
+        known = self._tokens.get(audience)
+        if known is not None and now < known.renew_at:
             return
+        metadata = self.pod["metadata"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+        asked: Object = {"audiences": [audience] if audience else [], "boundObjectRef": pod}
+        asked["expirationSeconds"] = spec.get("expirationSeconds") or 3600
         account = self.pod["spec"].get("serviceAccountName") or "default"
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": asked}
         try:
             answer = await self.node.client.create(
                 "serviceaccounts", request, self.namespace, name=account, subresource="token"
             )
         except ApiError as error:
+            if known is not None and now < known.expires:
+                known.renew_at = now + _TOKEN_RETRY_SECONDS
+                return
             raise volumes.MountFailed(f"failed to fetch token: {error}") from error
-        self._tokens[audience] = answer["status"]["token"]
+        status = answer["status"]
+        self._tokens[audience] = token_of(status["token"], now, parse_time(status["expirationTimestamp"]))
+
+    def seconds_to_renewal(self) -> float | None:
+        """Return when the first of the Pod's tokens is to be renewed, None without one."""
+        return min((token.renew_at - time.time() for token in self._tokens.values()), default=None)
 
     def _claim(self, name: str) -> Object:
         if name not in self._claims:

@@ -190,7 +190,8 @@ class PodWorker:
             return None
         if not await self._prepare():
             return _RETRY_SECONDS
-        return _earliest(await self._sync_containers(), self._seconds_to_deadline())
+        delay = await self._sync_containers()
+        return _earliest(delay, self._seconds_to_deadline(), self._facts.seconds_to_renewal())
 
     # --- steps of a sync
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from kitlib.cluster.kubelet.node import token_of
 from kitlib.cluster.kubelet.volumes import memory_folder, write_atomically
 
 from .conftest import BOTH_WAYS, Node, until
@@ -168,3 +169,29 @@ def test_a_volume_recovers_from_a_kubelet_that_was_killed_while_it_changed(tmp_p
     (tmp_path / "..data_tmp").symlink_to("..2026_gone")
     write_atomically(tmp_path, {"a": (b"two", 0o644)})
     assert (tmp_path / "a").read_bytes() == b"two"
+
+
+def test_a_token_is_renewed_at_four_fifths_of_its_life_and_after_a_day_at_the_latest() -> None:
+    assert token_of("t", 1000.0, 1000.0 + 3600).renew_at == 1000.0 + 2880
+    assert token_of("t", 0.0, 365 * 86400.0).renew_at == 86400.0
+
+
+async def test_a_token_in_a_volume_is_replaced_before_it_expires(node: Node) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}
+    await node.client.create("serviceaccounts", account, "default")
+    source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600, "audience": "vault"}}
+    spec = {"serviceAccountName": "robot", "volumes": [{"name": "v", "projected": {"sources": [source]}}]}
+    command = 'first=$(cat /v/token); while [ "$first" = "$(cat /v/token)" ]; do sleep 0.05; done; echo $first'
+    await node.create("p", f"{command}; cat /v/token", pod=spec, volumeMounts=mounts("/v"))
+    await node.ready("p")
+    (worker,) = node.kubelet.pods.workers()
+    first = worker._facts._tokens["vault"]
+    assert 470 < worker._facts.seconds_to_renewal() <= 480
+    first.renew_at = 0.0
+    worker.wake()
+    before, after = (await node.output("p")).split()
+    assert before == first.text != after
+    user, audiences = node.api.authenticator.identify(after, ["vault", "other"])
+    assert user is not None
+    assert (user.name, audiences) == ("system:serviceaccount:default:robot", ["vault"])
+    assert user.extra["authentication.kubernetes.io/pod-name"] == ["p"]
