@@ -175,6 +175,11 @@ class Informer:
             self._gone.add(cached["metadata"]["uid"])
             self._store(cached, None, obj)
 
+    def empty(self) -> None:
+        """Drop every object, as if each had been deleted."""
+        for obj in self.list():
+            self._store(obj, None, obj)
+
     async def run(self) -> None:
         """List and watch until cancelled; reconnect with back-off, list again after 410 Gone."""
         backoff = MIN_BACKOFF
@@ -262,7 +267,7 @@ class Informers:
         """Start without any informer."""
         self._client, self._clock = client, clock
         self._informers: dict[str, Informer] = {}
-        self._tasks: list[asyncio.Future[None]] = []
+        self._tasks: dict[str, asyncio.Future[None]] = {}
         self._running = False
 
     def __call__(self, resource: str) -> Informer:
@@ -271,8 +276,16 @@ class Informers:
         if informer is None:
             informer = self._informers[resource] = Informer(self._client, resource, clock=self._clock)
             if self._running:
-                self._tasks.append(asyncio.ensure_future(informer.run()))
+                self._tasks[resource] = asyncio.ensure_future(informer.run())
         return informer
+
+    def forget(self, resource: str) -> None:
+        """Stop the informer of a resource that is no longer served; its handlers see its last objects DELETED."""
+        informer, task = self._informers.pop(resource, None), self._tasks.pop(resource, None)
+        if task is not None:
+            task.cancel()
+        if informer is not None:
+            informer.empty()
 
     def client(self, client: Client) -> Client:
         """Return a client whose writes enter these caches with their answer."""
@@ -281,13 +294,13 @@ class Informers:
     async def start(self) -> None:
         """Run the informers and wait until each has its first list."""
         self._running = True
-        self._tasks += [asyncio.ensure_future(informer.run()) for informer in self._informers.values()]
+        self._tasks = {name: asyncio.ensure_future(informer.run()) for name, informer in self._informers.items()}
         await asyncio.gather(*(informer.wait_synced() for informer in self._informers.values()))
 
     def stop(self) -> None:
         """Stop watching."""
         self._running = False
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
 

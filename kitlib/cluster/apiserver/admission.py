@@ -14,6 +14,7 @@ from typing import Any
 
 from kitlib.cluster import quantity, quota
 from kitlib.cluster.apiserver import errors
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.config import Settings
@@ -38,7 +39,9 @@ def admit_create(kind: Kind, obj: Object, settings: Settings, lister: Lister = _
     Raises:
         ApiError: 403: a LimitRange, a ResourceQuota or a missing PriorityClass forbids the object.
     """
-    if kind.kind == "Pod" and not kind.group:
+    if isinstance(kind, CustomKind):
+        pass  # only quotas apply, whatever the kind is called
+    elif kind.kind == "Pod" and not kind.group:
         _admit_pod(kind, obj, settings, lister)
     elif kind.kind == "Job":
         _generate_job_selector(obj)

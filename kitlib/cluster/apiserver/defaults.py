@@ -11,6 +11,8 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from kitlib.cluster.apiserver import definitions, structural
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 
@@ -28,6 +30,9 @@ def apply_defaults(kind: Kind, obj: Object) -> None:
         kind: Kind of the object.
         obj: The object as `schema.decode` leaves it.
     """
+    if isinstance(kind, CustomKind):
+        structural.default(obj, kind.schema)
+        return
     function = _DEFAULTS.get(kind.kind)
     if function is not None:
         function(obj)
@@ -381,4 +386,5 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "StorageClass": _storage_class,
     "LimitRange": _limit_range,
     "PriorityClass": _priority_class,
+    "CustomResourceDefinition": definitions.set_defaults,
 }

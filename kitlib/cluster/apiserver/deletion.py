@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kitlib.cluster.apiserver import errors, versions
+from kitlib.cluster.apiserver.customkind import DEFINITIONS
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions, check_dry_run
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.rest import REST, is_finished, now
@@ -26,6 +27,15 @@ _JOB_WARNING = (
     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them "
     "or set propagationPolicy=Orphan to suppress this warning"
 )
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+"""The finalizer by which a CustomResourceDefinition waits for the end of its objects."""
+
+_TERMINATING = {
+    "type": "Terminating",
+    "status": "True",
+    "reason": "InstanceDeletionPending",
+    "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+}
 _PROTECTED = ("default", "kube-system", "kube-public")
 _POLICIES = {"Foreground": "foregroundDeletion", "Orphan": "orphan", "Background": ""}
 
@@ -77,7 +87,7 @@ def delete_collection(
     for entry in entries:
         if rest.store.get(entry.resource, entry.namespace, entry.name) is not None:
             delete(rest, kind, entry.namespace, entry.name, asked, options)
-    return {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta, "items": items}
+    return {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta, "items": items}
 
 
 def _check_options(asked: Object) -> None:
@@ -118,12 +128,20 @@ def _marked(kind: Kind, entry: Entry, asked: Object, options: WriteOptions) -> O
     _set_finalizers(kind, meta, asked, options)
     grace = _grace_seconds(kind, obj, asked)
     if not meta.get("deletionTimestamp"):
+        if kind.resource == DEFINITIONS:
+            _terminate_definition(obj)
         _begin(meta, grace)
     elif grace < (meta.get("deletionGracePeriodSeconds") or 0):
         _shorten(meta, grace)
     if kind.resource == "namespaces":
         obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
     return obj
+
+
+def _terminate_definition(obj: Object) -> None:
+    finalizers, status = obj["metadata"].setdefault("finalizers", []), obj.setdefault("status", {})
+    finalizers += [CLEANUP] * (CLEANUP not in finalizers)
+    status.setdefault("conditions", []).append({**_TERMINATING, "lastTransitionTime": now()})
 
 
 def _begin(meta: Object, grace: int) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from itertools import groupby
+from functools import cache, lru_cache
 
 import orjson
 
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import ALL_VERBS, KINDS, Kind
 from kitlib.cluster.client import Object
 from kitlib.cluster.config import KUBERNETES_VERSION
@@ -25,7 +25,8 @@ _METRICS = tuple(
         ("PodMetrics", "pods", "", True),
     )
 )
-SERVED = (*KINDS, *_METRICS)
+Custom = tuple[CustomKind, ...]
+"""What CustomResourceDefinitions define."""
 
 _CHANGE = ("get", "patch", "update")
 _STREAM = ("create", "get")
@@ -64,12 +65,11 @@ def _subresource_gvk(kind: Kind, subresource: str) -> tuple[str, str, str]:
     return _SUBRESOURCE_KINDS.get(subresource, (kind.group, kind.version, kind.kind))
 
 
-def _groups() -> list[tuple[str, list[tuple[str, list[Kind]]]]]:
-    """Return group, then its versions in order of preference, then their kinds."""
-    found = []
-    for group, kinds in groupby(SERVED, key=lambda kind: kind.group):
-        versions = [(version, list(each)) for version, each in groupby(kinds, key=lambda kind: kind.version)]
-        found.append((group, versions))
+def _groups(custom: Custom) -> dict[str, dict[str, list[Kind]]]:
+    """Return each group, with its versions in order of preference, with their kinds."""
+    found: dict[str, dict[str, list[Kind]]] = {}
+    for kind in (*KINDS, *custom, *_METRICS):
+        found.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
     return found
 
 
@@ -85,25 +85,25 @@ def _group(name: str, versions: Iterable[str]) -> Object:
     return {"name": name, "versions": offered, "preferredVersion": offered[0]}
 
 
-@cache
-def api_group_list() -> Object:
+@lru_cache(maxsize=4)
+def api_group_list(custom: Custom = ()) -> Object:
     """Return the document at `/apis`."""
-    groups = [_group(name, [version for version, _ in versions]) for name, versions in _groups() if name]
+    groups = [_group(name, versions) for name, versions in _groups(custom).items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
-def api_group(name: str) -> Object | None:
+def api_group(name: str, custom: Custom = ()) -> Object | None:
     """Return the document at `/apis/GROUP`, or None."""
-    for group in api_group_list()["groups"]:
+    for group in api_group_list(custom)["groups"]:
         if group["name"] == name:
             return {"kind": "APIGroup", "apiVersion": "v1", **group}
     return None
 
 
-@cache
-def api_resource_list(group: str, version: str) -> Object | None:
+@lru_cache(maxsize=256)
+def api_resource_list(group: str, version: str, custom: Custom = ()) -> Object | None:
     """Return the document at `/api/v1` or `/apis/GROUP/VERSION`, or None."""
-    kinds = [kind for kind in SERVED if (kind.group, kind.version) == (group, version)]
+    kinds = _groups(custom).get(group, {}).get(version)
     if not kinds:
         return None
     resources = [each for kind in kinds for each in _plain(kind)]
@@ -159,14 +159,14 @@ def _discovered_subresource(kind: Kind, subresource: str) -> Object:
     }
 
 
-def _aggregated(core: bool, version: str) -> Object:
+def _aggregated(core: bool, version: str, custom: Custom) -> Object:
     items = []
-    for group, versions in _groups():
+    for group, versions in _groups(custom).items():
         if core != (group == ""):
             continue
         served = [
             {"version": each, "resources": [_discovered(kind) for kind in kinds], "freshness": "Current"}
-            for each, kinds in versions
+            for each, kinds in versions.items()
         ]
         meta = {"creationTimestamp": None, **({"name": group} if group else {})}
         items.append({"metadata": meta, "versions": served})
@@ -179,19 +179,20 @@ def digest(body: bytes) -> str:
     return hashlib.sha512(body).hexdigest().upper()
 
 
-@cache
-def aggregated(core: bool, accept: str) -> tuple[bytes, str, str] | None:
+@lru_cache(maxsize=32)
+def aggregated(core: bool, accept: str, custom: Custom = ()) -> tuple[bytes, str, str] | None:
     """Return aggregated discovery: document, content type and ETag; None when the client asks for plain one.
 
     Args:
         core: The core group (`/api`) or all others (`/apis`).
         accept: The request's `Accept` header.
+        custom: What CustomResourceDefinitions define.
     """
     for part in accept.split(","):
         words = {word.strip() for word in part.split(";")}
         for version in ("v2", "v2beta1"):
             if {"g=apidiscovery.k8s.io", f"v={version}", "as=APIGroupDiscoveryList"} <= words:
-                body = orjson.dumps(_aggregated(core, version)) + b"\n"
+                body = orjson.dumps(_aggregated(core, version, custom)) + b"\n"
                 kind = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
                 return body, kind, f'"{digest(body)}"'
     return None
@@ -211,10 +212,9 @@ VERSION: Mapping[str, str] = {
 """The document at `/version`."""
 
 
-def paths() -> list[str]:
+def paths(custom: Custom = ()) -> list[str]:
     """Return the list at `/`."""
-    versions = {
-        path for kind in SERVED if kind.group for path in (f"/apis/{kind.group}", f"/apis/{kind.group}/{kind.version}")
-    }
+    groups = _groups(custom)
+    versions = [f"/apis/{group}{each}" for group in groups if group for each in ("", *map("/{}".format, groups[group]))]
     fixed = ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
     return ["/api", "/api/v1", "/apis", *sorted(versions), *fixed]

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from kitlib.cluster.apiserver import discovery, errors, openapi, openapi_v2
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.client import Object
 
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -26,13 +27,16 @@ def _json(document: Object | None, headers: dict[str, str] | None = None) -> web
     return web.Response(body=orjson.dumps(document) + b"\n", content_type="application/json", headers=headers)
 
 
-def answer_document(request: web.BaseRequest, path: str, server: str) -> web.StreamResponse:
+def answer_document(
+    request: web.BaseRequest, path: str, server: str, custom: tuple[CustomKind, ...]
+) -> web.StreamResponse:
     """Answer a request for something that is no object.
 
     Args:
         request: The request.
         path: Its path without the query.
         server: The server's own URL.
+        custom: What CustomResourceDefinitions define.
     """
     parts = [part for part in path.split("/") if part]
     known = not parts or parts[0] in ("api", "apis", "openapi")
@@ -41,23 +45,23 @@ def answer_document(request: web.BaseRequest, path: str, server: str) -> web.Str
     if request.method not in ("GET", "HEAD"):
         raise errors.method_not_allowed()
     if not parts:
-        return _json({"paths": discovery.paths()})
+        return _json({"paths": discovery.paths(custom)})
     if parts[0] == "openapi":
-        return _openapi(request, parts[1:])
+        return _openapi(request, parts[1:], custom)
     if len(parts) == 1:
-        return _root(request, parts[0] == "api", server)
+        return _root(request, parts[0] == "api", server, custom)
     if parts[0] == "api":
         return _json(discovery.api_resource_list("", parts[1]) if len(parts) == 2 else None)
     if len(parts) == 2:
-        return _json(discovery.api_group(parts[1]))
-    return _json(discovery.api_resource_list(parts[1], parts[2]) if len(parts) == 3 else None)
+        return _json(discovery.api_group(parts[1], custom))
+    return _json(discovery.api_resource_list(parts[1], parts[2], custom) if len(parts) == 3 else None)
 
 
-def _root(request: web.BaseRequest, core: bool, server: str) -> web.StreamResponse:
-    found = discovery.aggregated(core, request.headers.get("Accept", ""))
+def _root(request: web.BaseRequest, core: bool, server: str, custom: tuple[CustomKind, ...]) -> web.StreamResponse:
+    found = discovery.aggregated(core, request.headers.get("Accept", ""), custom)
     if found is None:
         address = server.partition("//")[2]
-        return _json(discovery.api_versions(address) if core else discovery.api_group_list(), {"Vary": "Accept"})
+        return _json(discovery.api_versions(address) if core else discovery.api_group_list(custom), {"Vary": "Accept"})
     body, content_type, etag = found
     return _tagged(request, body, content_type, etag, "public")
 
@@ -69,12 +73,12 @@ def _tagged(request: web.BaseRequest, body: bytes, content_type: str, etag: str,
     return web.Response(body=body, headers=headers)
 
 
-def _openapi(request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+def _openapi(request: web.BaseRequest, parts: list[str], custom: tuple[CustomKind, ...]) -> web.StreamResponse:
     if parts == ["v2"]:
-        return web.Response(body=openapi_v2.document(), headers={"Content-Type": _OPENAPI_V2})
+        return web.Response(body=openapi_v2.document(custom), headers={"Content-Type": _OPENAPI_V2})
     if parts == ["v3"]:
-        return _json(openapi.v3_index())
-    body = openapi.v3_document("/".join(parts[1:])) if parts[:1] == ["v3"] else None
+        return _json(openapi.v3_index(custom))
+    body = openapi.v3_document("/".join(parts[1:]), custom) if parts[:1] == ["v3"] else None
     if body is None:
         return not_found()
     wanted = request.raw_path.partition("hash=")[2].partition("&")[0]

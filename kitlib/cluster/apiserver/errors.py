@@ -82,6 +82,12 @@ def method_not_allowed() -> ApiError:
     return ApiError(status(405, "MethodNotAllowed", message, {}))
 
 
+def definition_terminating(kind: Kind) -> ApiError:
+    """405: a create while the kind's CustomResourceDefinition is being deleted."""
+    message = "create not allowed while custom resource definition is terminating"
+    return ApiError(status(405, "MethodNotAllowed", message, _details(kind, "")))
+
+
 def not_acceptable() -> ApiError:
     """406: no encoding that the client accepts."""
     return ApiError(status(406, "NotAcceptable", f"only the following media types are accepted: {MEDIA_TYPES}", {}))

@@ -7,12 +7,13 @@ field, `k:` an item of an associative list, `v:` a member of a set, `.` the node
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
 
 from kitlib.cluster.apiserver import models
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.models import SCALARS, Field, Type
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
@@ -32,7 +33,7 @@ class Shape:
 
     Attributes:
         fields: Of a struct, by JSON name.
-        item: Shape's type of the values of a map or list.
+        item: Type of the values of a map or list.
         keys: Of an associative list; `("",)` for a set.
     """
 
@@ -41,8 +42,8 @@ class Shape:
     def __init__(self, kind: Type, field: Field | None) -> None:
         """Work out the shape of a value of this type in this field."""
         self._children: dict[str, Shape] = {}
-        self.fields: dict[str, Field] | None = None
-        self.item: Type | None = None
+        self.fields: dict[str, Any] | None = None
+        self.item: Any = None
         self.keys: tuple[str, ...] = ()
         if field is not None and field.atomic:
             return
@@ -90,6 +91,34 @@ class Shape:
 
 
 _ATOM = Shape("any", None)
+_DEDUCED: Object = {"x-kubernetes-preserve-unknown-fields": True}
+"""The schema of a value of which nothing is known: its objects are owned field by field, its lists as a whole."""
+
+
+class StructuralShape(Shape):
+    """The shape of a value that the structural schema of a custom resource describes."""
+
+    __slots__ = ()
+
+    def __init__(self, schema: Object, resource: bool = False) -> None:
+        """Work out which parts are owned by themselves; `resource` is a whole object, with metadata."""
+        super().__init__("any", None)
+        if schema.get("x-kubernetes-map-type") == "atomic":
+            return
+        kind, properties = schema.get("x-kubernetes-list-type"), schema.get("properties") or {}
+        self.keys = tuple(schema.get("x-kubernetes-list-map-keys") or ()) if kind == "map" else ("",) * (kind == "set")
+        if properties or resource:
+            self.fields = properties
+        else:
+            self.item = schema.get("items") or schema.get("additionalProperties")
+        if resource:
+            self._children = {"metadata": Shape("V1ObjectMeta", None)}
+        elif self.fields is None and (self.item is True or schema.get("x-kubernetes-preserve-unknown-fields")):
+            self.item = _DEDUCED
+
+    def _child(self, name: str) -> Shape:
+        found = self.item if self.fields is None else self.fields.get(name, _DEDUCED)
+        return StructuralShape(found) if found else _ATOM
 
 
 @cache
@@ -97,9 +126,14 @@ def _root(model: str) -> Shape:
     return Shape(model, None)
 
 
+@lru_cache(maxsize=256)
+def _custom_root(kind: CustomKind) -> Shape:
+    return StructuralShape(kind.schema, resource=True)
+
+
 def root(kind: Kind) -> Shape:
     """Return the shape of an object of a kind."""
-    return _root(kind.model)
+    return _custom_root(kind) if isinstance(kind, CustomKind) else _root(kind.model)
 
 
 def is_set(value: Any) -> bool:

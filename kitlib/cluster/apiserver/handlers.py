@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 from kitlib.cluster.apiserver import deletion, discovery, documents, errors, requestinfo, streams, subresources, table
 from kitlib.cluster.apiserver import options as opts
 from kitlib.cluster.apiserver.auth import User
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_object, decode_patch, encode, media_type
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
@@ -99,10 +100,10 @@ class Handlers:
         """Answer a request of an authenticated user."""
         info = requestinfo.parse(path)
         if info is None or not info.resource:
-            return documents.answer_document(request, path, self._server.config.server)
+            return documents.answer_document(request, path, self._server.config.server, self._server.custom.kinds)
         if info.group == "metrics.k8s.io" or (info.kind is not None and info.subresource in STREAMS):
             return await self._stream(request, info)
-        kind = info.kind
+        kind = info.kind or self._server.custom.by_path(info.group, info.version, info.resource)
         if info.subresource == "ephemeralcontainers":
             raise errors.no_ephemeral_containers()
         if kind is None or not _fits(kind, info):
@@ -116,6 +117,8 @@ class Handlers:
         body = await _read_body(request)
         apply = media_type(request.headers.get("Content-Type", "")) == APPLY_PATCH and method == "PATCH"
         options = opts.write_options(query, _manager(request), _OPTIONS[method], apply)
+        if isinstance(kind, CustomKind) and kind.deprecation:
+            options.warnings.append(kind.deprecation)
         if method == "DELETE":
             return self._delete(request, info, kind, query, body, options)
         verb = {"POST": self._post, "PUT": self._put, "PATCH": self._patch}[method]
@@ -304,7 +307,7 @@ def _delete_options(body: bytes, content_type: str, query: Mapping[str, str]) ->
 
 
 def _encode_list(kind: Kind, entries: list[Entry], meta: Object, wanted: Accepted) -> bytes:
-    head: Object = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta}
+    head: Object = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta}
     if not wanted.transform and not wanted.yaml and not is_view(kind):
         return orjson.dumps(head)[:-1] + b',"items":[' + b",".join([entry.raw for entry in entries]) + b"]}"
     objects = [from_storage(kind, entry.obj) for entry in entries]

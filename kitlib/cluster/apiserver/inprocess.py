@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kitlib.cluster.apiserver import deletion, errors, registry, subresources
+from kitlib.cluster.apiserver import deletion, errors, subresources
 from kitlib.cluster.apiserver.auth import Authenticator, User
+from kitlib.cluster.apiserver.customresources import CustomResources
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.rest import REST, copy
@@ -25,22 +26,30 @@ class InProcessClient:
 
     Args:
         rest: The API server's REST code.
+        custom: The kinds that CustomResourceDefinitions define.
         authenticator: Knows the tokens, for reviews and token requests.
         user: Component name; the field manager of what it writes.
     """
 
-    def __init__(self, rest: REST, authenticator: Authenticator, user: str) -> None:
+    def __init__(self, rest: REST, custom: CustomResources, authenticator: Authenticator, user: str) -> None:
         """Keep what requests need."""
         self._rest = rest
+        self._custom = custom
         self._authenticator = authenticator
         self._user = User(user, ("system:masters", "system:authenticated"))
 
     def _options(self) -> WriteOptions:
         return WriteOptions(field_manager=self._user.name, field_validation="Ignore")
 
+    def _kind(self, resource: str) -> Kind:
+        try:
+            return self._custom.lookup(resource)
+        except KeyError:
+            raise errors.no_such_resource() from None
+
     async def get(self, resource: str, name: str, namespace: str | None = None, *, subresource: str = "") -> Object:
         """See `Client.get`."""
-        kind = _kind(resource)
+        kind = self._kind(resource)
         if subresource == "scale":
             return subresources.get_scale(self._rest, kind, namespace or "", name)
         return self._rest.entry(kind, namespace or "", name).obj
@@ -49,10 +58,10 @@ class InProcessClient:
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> Object:
         """See `Client.list`."""
-        kind = _kind(resource)
+        kind = self._kind(resource)
         options = ListOptions(label_selector=label_selector, field_selector=field_selector)
         entries, meta = self._rest.entries(kind, _scope(kind, namespace), options)
-        head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta}
+        head = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta}
         return {**head, "items": [entry.obj for entry in entries]}
 
     async def watch(
@@ -65,7 +74,7 @@ class InProcessClient:
         field_selector: str = "",
     ) -> AsyncIterator[tuple[str, Object]]:
         """See `Client.watch`."""
-        kind = _kind(resource)
+        kind = self._kind(resource)
         options = ListOptions(
             label_selector=label_selector,
             field_selector=field_selector,
@@ -88,7 +97,7 @@ class InProcessClient:
     ) -> Object:
         """See `Client.create`."""
         await asyncio.sleep(0)
-        kind, body, options = _kind(resource), _copied(obj), self._options()
+        kind, body, options = self._kind(resource), _copied(obj), self._options()
         try:
             return subresources.post(
                 self._rest, self._authenticator, self._user, kind, namespace or "", name, body, options, subresource
@@ -99,7 +108,7 @@ class InProcessClient:
     async def update(self, resource: str, obj: Object, *, subresource: str = "") -> Object:
         """See `Client.update`."""
         await asyncio.sleep(0)
-        kind, body, options = _kind(resource), _copied(obj), self._options()
+        kind, body, options = self._kind(resource), _copied(obj), self._options()
         meta = body.get("metadata") or {}
         namespace, name = meta.get("namespace") or "", meta.get("name") or ""
         try:
@@ -121,7 +130,7 @@ class InProcessClient:
     ) -> Object:
         """See `Client.patch`."""
         await asyncio.sleep(0)
-        kind, body, options = _kind(resource), _copied(patch), self._options()
+        kind, body, options = self._kind(resource), _copied(patch), self._options()
         try:
             if subresource == "scale":
                 return subresources.set_scale(self._rest, kind, namespace or "", name, body, options, content_type)
@@ -144,16 +153,9 @@ class InProcessClient:
         await asyncio.sleep(0)
         asked = delete_options(grace_period_seconds, propagation_policy, uid, resource_version)
         try:
-            return deletion.delete(self._rest, _kind(resource), namespace or "", name, asked, self._options())
+            return deletion.delete(self._rest, self._kind(resource), namespace or "", name, asked, self._options())
         except StoreError as error:
             raise errors.internal(str(error)) from error
-
-
-def _kind(resource: str) -> Kind:
-    try:
-        return registry.lookup(resource)
-    except KeyError:
-        raise errors.no_such_resource() from None
 
 
 def _scope(kind: Kind, namespace: str | None) -> str | None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 import orjson
 
 from kitlib.cluster.apiserver import models
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.models import SCALARS, Field, Type
 from kitlib.cluster.apiserver.registry import KINDS, Kind
 from kitlib.cluster.client import Object
@@ -51,42 +52,49 @@ _SCALAR_SCHEMAS: dict[str, Object] = {
 _SCALAR_REFERENCES = {"time": _TIME, "micro-time": _MICRO_TIME, "quantity": _QUANTITY, "int-or-string": _INT_OR_STRING}
 
 
-@cache
-def _groups() -> dict[str, list[Kind]]:
+@lru_cache(maxsize=4)
+def _groups(custom: tuple[CustomKind, ...]) -> dict[str, list[Kind]]:
     found: dict[str, list[Kind]] = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *custom):
         found.setdefault(f"apis/{kind.api_version}" if kind.group else f"api/{kind.version}", []).append(kind)
     return found
 
 
 @cache
-def _etag(group_version: str) -> str:
-    text = f"{group_version} {KUBERNETES_VERSION} {version('kubernetes')}"
+def _etag(group_version: str, *stamps: str) -> str:
+    text = f"{group_version} {KUBERNETES_VERSION} {version('kubernetes')} {' '.join(stamps)}"
     return hashlib.sha256(text.encode()).hexdigest().upper()
 
 
-def v3_index() -> Object:
+def v3_index(custom: tuple[CustomKind, ...] = ()) -> Object:
     """Return the index of `/openapi/v3`: a URL per group and version, with a hash that changes with the document."""
-    paths = {name: {"serverRelativeURL": f"/openapi/v3/{name}?hash={_etag(name)}"} for name in _groups()}
+    paths = {}
+    for name, kinds in _groups(custom).items():
+        tag = _etag(name, *(kind.stamp for kind in kinds if isinstance(kind, CustomKind)))
+        paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={tag}"}
     return {"paths": paths}
 
 
 @lru_cache(maxsize=4)
-def v3_document(group_version: str) -> bytes | None:
+def v3_document(group_version: str, custom: tuple[CustomKind, ...] = ()) -> bytes | None:
     """Return the OpenAPI v3 document of one group and version.
 
     Args:
         group_version: As in the index: `api/v1`, `apis/apps/v1`.
+        custom: What CustomResourceDefinitions define.
 
     Returns:
         The document as JSON, or None when nothing of that name is served.
     """
-    kinds = _groups().get(group_version)
+    kinds = _groups(custom).get(group_version)
     if kinds is None:
         return None
     schemas: Object = {}
     for kind in kinds:
-        _add_model(schemas, kind.model, kind)
+        if isinstance(kind, CustomKind):
+            _add_custom(schemas, kind)
+        else:
+            _add_model(schemas, kind.model, kind)
     paths = {path: item for kind in kinds for path, item in _paths(group_version, kind)}
     head = {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION}}
     return orjson.dumps({**head, "paths": paths, "components": {"schemas": {**_NAMED, **schemas}}})
@@ -96,7 +104,7 @@ def v3_document(group_version: str) -> bytes | None:
 def _core_models() -> frozenset[str]:
     """Return the names of every model that the core group's kinds are made of."""
     found: set[str] = set()
-    pending = [kind.model for kind in _groups()["api/v1"]]
+    pending = [kind.model for kind in KINDS if not kind.group]
     while pending:
         name = pending.pop()
         model = models.load(name) if name not in found else None
@@ -116,6 +124,8 @@ def _schema_name(model: str, kind: Kind) -> str:
     short = models.short_name(model)
     if short in _META:
         return f"{_APIMACHINERY}.apis.meta.v1.{short}"
+    if isinstance(kind, CustomKind):
+        return f"{'.'.join(reversed(kind.group.split('.')))}.{kind.version}.{kind.kind}"
     group = "core" if model in _core_models() or not kind.group else kind.group.partition(".")[0]
     return f"io.k8s.api.{group}.{kind.version}.{short}"
 
@@ -136,6 +146,9 @@ def _add_model(schemas: Object, name: str, kind: Kind) -> None:
     schema["properties"] = {
         field.name: _property(field, texts.get(field.name, ""), kind) for field in model.fields.values()
     }
+    if model.short == "JSONSchemaProps":  # a default, for one, may be any JSON
+        for found in schema["properties"].values():
+            _drop_any(found)
     required = [field.name for field in model.fields.values() if field.required]
     if required:
         schema["required"] = required
@@ -145,6 +158,30 @@ def _add_model(schemas: Object, name: str, kind: Kind) -> None:
     for field in model.fields.values():
         for inner in _models_in(field.type):
             _add_model(schemas, inner, kind)
+
+
+_TYPE_FIELDS = ("apiVersion", "kind")
+
+
+def _add_custom(schemas: Object, kind: CustomKind) -> None:
+    """Add the schema of a custom resource, with the fields that every object has."""
+    _add_model(schemas, "V1ObjectMeta", kind)
+    texts = models.descriptions("V1Pod")[1]
+    common: Object = {name: {"type": "string", "description": texts.get(name, "")} for name in _TYPE_FIELDS}
+    metadata = {"$ref": f"#/components/schemas/{_schema_name('V1ObjectMeta', kind)}"}
+    common["metadata"] = {"allOf": [metadata], "description": texts.get("metadata", "")}
+    identity = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+    schemas[_schema_name("", kind)] = {
+        **kind.schema,
+        "properties": {**common, **(kind.schema.get("properties") or {}), "metadata": common["metadata"]},
+        "x-kubernetes-group-version-kind": [identity],
+    }
+
+
+def _drop_any(schema: Object) -> None:
+    inner = schema.get("items", schema)
+    if inner.get("type") == "object" and len(inner.keys() - {"description"}) == 1:
+        del inner["type"]
 
 
 def _property(field: Field, text: str, kind: Kind) -> Object:

@@ -7,12 +7,14 @@ which `diff` and `--dry-run=server` are refused. The definitions are those of th
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
 
 from kitlib.cluster.apiserver import openapi
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import KINDS, Kind
 
 _DOCUMENT_SWAGGER, _DOCUMENT_INFO, _DOCUMENT_PATHS, _DOCUMENT_DEFINITIONS = 1, 2, 8, 9
@@ -66,7 +68,11 @@ def _path(kind: Kind) -> bytes:
 
 
 def _schema(v3: dict[str, Any]) -> bytes:
-    """Return a schema of the v3 documents as gnostic's message."""
+    """Return a schema of the v3 documents as gnostic's message, without what old kubectls misread."""
+    if v3.get("nullable"):
+        return _text(_SCHEMA_DESCRIPTION, v3.get("description"))
+    if v3.get("x-kubernetes-preserve-unknown-fields"):
+        v3 = {name: value for name, value in v3.items() if name not in ("properties", "items")}
     reference = v3.get("$ref") or next((part["$ref"] for part in v3.get("allOf", []) if "$ref" in part), None)
     message = _text(_SCHEMA_DESCRIPTION, v3.get("description"))
     if reference:
@@ -93,20 +99,34 @@ def _text(number: int, text: str | None) -> bytes:
     return _field(number, text) if text else b""
 
 
-def _definitions() -> bytes:
-    """Return the schemas of all groups; where two share a name, the one that is a kind of its own."""
+def _definitions(group_versions: Iterable[str], custom: tuple[CustomKind, ...] = ()) -> bytes:
+    """Return the schemas of some groups; where two share a name, the one that is a kind of its own."""
     schemas: dict[str, Any] = {}
-    for group_version in openapi.v3_index()["paths"]:
-        for name, schema in orjson.loads(openapi.v3_document(group_version) or b"{}")["components"]["schemas"].items():
+    for group_version in group_versions:
+        document = orjson.loads(openapi.v3_document(group_version, custom) or b"{}")
+        for name, schema in document["components"]["schemas"].items():
             if name not in schemas or "x-kubernetes-group-version-kind" in schema:
                 schemas[name] = schema
     return b"".join(_field(_DEFINITIONS_NAMED, _named(name, _schema(one))) for name, one in sorted(schemas.items()))
 
 
+def _paths(kinds: Iterable[Kind]) -> bytes:
+    return _field(
+        _DOCUMENT_PATHS, b"".join(_field(_PATHS_PATH, _path(kind)) for kind in kinds if "patch" in kind.verbs)
+    )
+
+
 @cache
-def document() -> bytes:
-    """Return the document."""
+def _own() -> bytes:
     info = _field(_INFO_TITLE, "Kubernetes") + _field(_INFO_VERSION, "v1")
-    paths = b"".join(_field(_PATHS_PATH, _path(kind)) for kind in KINDS if "patch" in kind.verbs)
     head = _field(_DOCUMENT_SWAGGER, "2.0") + _field(_DOCUMENT_INFO, info)
-    return head + _field(_DOCUMENT_PATHS, paths) + _field(_DOCUMENT_DEFINITIONS, _definitions())
+    return head + _paths(KINDS) + _field(_DOCUMENT_DEFINITIONS, _definitions(openapi.v3_index()["paths"]))
+
+
+@lru_cache(maxsize=2)
+def document(custom: tuple[CustomKind, ...] = ()) -> bytes:
+    """Return the document; what it says of custom resources follows, for parts of a protobuf message add up."""
+    if not custom:
+        return _own()
+    groups = dict.fromkeys(f"apis/{kind.api_version}" for kind in custom)
+    return _own() + _paths(custom) + _field(_DOCUMENT_DEFINITIONS, _definitions(groups, custom))

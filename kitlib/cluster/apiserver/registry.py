@@ -1,9 +1,9 @@
 """Every kind that the API server serves, one line each.
 
 Stands for the group/version registrations of kube-apiserver 1.36 (the GA versions that it serves by
-default, see `api/discovery/aggregated_v2.json` in its repository). Left out: alpha and beta versions, and
-kinds defined by a CustomResourceDefinition (the definition itself is stored, its kind is not served), and
-the subresources `ephemeralcontainers` and `resize` of Pods.
+default, see `api/discovery/aggregated_v2.json` in its repository). Kinds that a CustomResourceDefinition defines are
+`customresources.py`'s. Left out: alpha and beta versions, and the subresources `ephemeralcontainers` and `resize` of
+Pods.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Kind:
     def resource(self) -> str:
         """Plural and group as kubectl and error messages write it, such as `deployments.apps`."""
         return self._resource  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def list_kind(self) -> str:
+        """Name of the kind's List, such as `PodList`."""
+        return f"{self.kind}List"
 
     @property
     def stored(self) -> bool:

@@ -30,6 +30,7 @@ from kitlib.cluster.apiserver import (
     versions,
 )
 from kitlib.cluster.apiserver import options as opts
+from kitlib.cluster.apiserver.customkind import DEFINITIONS, CustomKind
 from kitlib.cluster.apiserver.objectmeta import (
     carry_over,
     check_name,
@@ -99,9 +100,10 @@ class REST:
             ApiError: 400, a selector or token cannot be read; 410, the revision is too old.
         """
         resource = versions.storage(kind).resource
-        test = selectors.predicate(resource, options.label_selector, options.field_selector)
+        more = kind.selectable if isinstance(kind, CustomKind) else ()
+        test = selectors.predicate(resource, options.label_selector, options.field_selector, more)
         entries, revision, after = self._snapshot(resource, namespace, options)
-        name = selectors.exact_name(resource, options.field_selector)
+        name = selectors.exact_name(resource, options.field_selector, more)
         if name and namespace is not None:
             entries = [each for each in entries if each.name == name]
         if after is not None:
@@ -164,6 +166,7 @@ class REST:
     def insert(self, kind: Kind, namespace: str, obj: Object, options: WriteOptions, managed: Any = None) -> Object:
         """Complete, check and store a new decoded object; `managed` are the managedFields of an apply."""
         meta = obj["metadata"]
+        self._check_definition(kind)
         self._check_namespace(kind, namespace, meta)
         strategy.prepare_create(kind, obj)
         if not meta.get("name") and meta.get("generateName"):
@@ -185,6 +188,13 @@ class REST:
             apply.track_update(kind, None, obj, options.field_manager, "Update", "")
         obj = ordered(obj)
         return obj if options.dry_run else self.store.put(kind.resource, namespace, obj).obj
+
+    def _check_definition(self, kind: Kind) -> None:
+        """Refuse new objects of a definition that is being deleted."""
+        if isinstance(kind, CustomKind):
+            definition = self.store.get(DEFINITIONS, "", kind.resource)
+            if definition is None or definition.obj["metadata"].get("deletionTimestamp"):
+                raise errors.definition_terminating(kind)
 
     def _check_namespace(self, kind: Kind, namespace: str, meta: Object) -> None:
         if not kind.namespaced:
@@ -328,7 +338,7 @@ class REST:
         strategy.prepare_update(kind, new, old, subresource)
         if not subresource:
             self._complete_update(kind, new, old)
-        elif subresource == "status":
+        elif subresource == "status" or isinstance(kind, CustomKind):
             _refuse(kind, new, validation.validate_update(kind, new, old))
         if is_same(new, old):
             return old
@@ -381,10 +391,11 @@ def patched(kind: Kind, current: Object, body: Any, content_type: str) -> Object
         found = patch.json_merge_patch(current, body)
     elif content_type == JSON_PATCH:
         found = patch.json_patch(current, body)
-    elif content_type == STRATEGIC_MERGE_PATCH:
+    elif content_type == STRATEGIC_MERGE_PATCH and not isinstance(kind, CustomKind):
         found = patch.strategic_merge_patch(kind, current, body)
     else:
-        raise errors.unsupported_media_type(", ".join(PATCH_TYPES))
+        known = [each for each in PATCH_TYPES if each != STRATEGIC_MERGE_PATCH or not isinstance(kind, CustomKind)]
+        raise errors.unsupported_media_type(", ".join(known))
     if not isinstance(found, dict):
         raise errors.bad_request("the patch does not leave an object")
     return found

@@ -16,7 +16,8 @@ from functools import cache
 from typing import Any
 
 from kitlib.cluster import quantity
-from kitlib.cluster.apiserver import errors, models
+from kitlib.cluster.apiserver import errors, models, structural
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.models import Model, Type
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object
@@ -263,7 +264,14 @@ def _rules(name: str) -> dict[str, tuple[type | None, Decoder, bool]] | None:
     return None if model is None else {field.name: _rule(field, model) for field in model.fields.values()}
 
 
+def _decode_schema(value: Any, path: Path, unknown: list[str]) -> Any:
+    """Decode a part of a CustomResourceDefinition's schema for which the client has no type: a schema, or a boolean."""
+    return value if isinstance(value, bool) else _struct("V1JSONSchemaProps", "JSONSchemaProps")(value, path, unknown)
+
+
 def _rule(field: models.Field, model: Model) -> tuple[type | None, Decoder, bool]:
+    if model.short == "JSONSchemaProps" and field.name in ("items", "additionalProperties"):
+        return None, _decode_schema, True
     direct = {"string": str, "bool": bool}.get(field.type) if isinstance(field.type, str) else None
     return direct, _decoder(field.type, model.short), isinstance(field.type, str) or field.required
 
@@ -318,6 +326,8 @@ def unknown_fields(kind: Kind, obj: Any) -> list[str]:
     if models.load(kind.model) is None and type(obj) is dict:
         _struct(_META, "")(obj.setdefault("metadata", {}), ((), "metadata"), unknown)
     _struct(kind.model, "")(obj, (), unknown)
+    if isinstance(kind, CustomKind):
+        structural.prune(obj, kind.schema, unknown)
     return [f'unknown field "{name}"' for name in unknown]
 
 

@@ -124,8 +124,8 @@ def selector_text(selector: Object | None) -> str:
 
 
 @lru_cache(maxsize=512)
-def field_requirements(resource: str, selector: str) -> tuple[tuple[str, bool, str], ...]:
-    """Parse a field selector into `(field, equal, value)`.
+def field_requirements(resource: str, selector: str, more: tuple[str, ...] = ()) -> tuple[tuple[str, bool, str], ...]:
+    """Parse a field selector into `(field, equal, value)`; `more` are fields that a definition makes selectable.
 
     Raises:
         ApiError: 400, it cannot be parsed or names a field that the kind does not offer.
@@ -137,7 +137,7 @@ def field_requirements(resource: str, selector: str) -> tuple[tuple[str, bool, s
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
         field, operator, value = match.groups()
         field = field.replace("regarding.", "involvedObject.") if resource == "events" else field
-        if field not in ("metadata.name", "metadata.namespace", *FIELDS.get(resource, ())):
+        if field not in ("metadata.name", "metadata.namespace", *FIELDS.get(resource, ()), *more):
             raise bad_request(f"field label not supported: {field}")
         found.append((field, operator != "!=", value.strip()))
     return tuple(found)
@@ -153,14 +153,14 @@ def field_value(obj: Object, field: str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def predicate(resource: str, labels: str, fields: str) -> Predicate | None:
+def predicate(resource: str, labels: str, fields: str, more: tuple[str, ...] = ()) -> Predicate | None:
     """Return the test that a list or watch applies, or None when everything is meant.
 
     Raises:
         ApiError: 400, a selector cannot be parsed.
     """
     wanted_labels = label_requirements(labels)
-    wanted_fields = field_requirements(resource, fields)
+    wanted_fields = field_requirements(resource, fields, more)
     if not wanted_labels and not wanted_fields:
         return None
 
@@ -173,7 +173,7 @@ def predicate(resource: str, labels: str, fields: str) -> Predicate | None:
     return test
 
 
-def exact_name(resource: str, fields: str) -> str:
+def exact_name(resource: str, fields: str, more: tuple[str, ...] = ()) -> str:
     """Return the name in a field selector that is `metadata.name=NAME` alone, else an empty string."""
-    wanted = field_requirements(resource, fields) if fields else ()
+    wanted = field_requirements(resource, fields, more) if fields else ()
     return wanted[0][2] if len(wanted) == 1 and wanted[0][:2] == ("metadata.name", True) else ""

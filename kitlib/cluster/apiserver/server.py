@@ -18,6 +18,7 @@ from aiohttp import web
 
 from kitlib.cluster.apiserver import bootstrap_objects, errors, tls
 from kitlib.cluster.apiserver.auth import PUBLIC_PATHS, Authenticator, impersonated
+from kitlib.cluster.apiserver.customresources import CustomResources
 from kitlib.cluster.apiserver.handlers import Handlers, failure
 from kitlib.cluster.apiserver.inprocess import InProcessClient
 from kitlib.cluster.apiserver.rest import REST
@@ -45,6 +46,7 @@ class APIServer:
     Attributes:
         config: As given.
         rest: Reads and writes objects.
+        custom: The kinds that CustomResourceDefinitions define.
         authenticator: Knows the bearer tokens.
 
     Raises:
@@ -57,6 +59,7 @@ class APIServer:
             raise ValueError(f"{config.host} is no loopback address: the API can run commands, so it stays here")
         self.config = config
         self.rest = REST(store, config)
+        self.custom = CustomResources(self.rest)
         tls.ensure_certificates(config.pki)
         self.authenticator = Authenticator(config.pki / "tokens.json", store.get)
         self._handlers = Handlers(self)
@@ -80,6 +83,7 @@ class APIServer:
         address = str(service_network(self.config.block)[1])
         bootstrap_objects.ensure(self.rest, self.config, address)
         bootstrap_objects.ensure_storage_class(self.rest)
+        self.custom.settle()
         context = tls.server_context(self.config.pki)
         loop = asyncio.get_running_loop()
         if sock is not None:
@@ -103,7 +107,7 @@ class APIServer:
         Args:
             user: Component name, such as `kube-scheduler`; the field manager of what it writes.
         """
-        return InProcessClient(self.rest, self.authenticator, user)
+        return InProcessClient(self.rest, self.custom, self.authenticator, user)
 
     async def _keep_house(self, address: str) -> None:
         """Drop old Events; bring back the cluster's own objects when somebody deleted them."""
@@ -112,6 +116,7 @@ class APIServer:
             try:
                 bootstrap_objects.expire_events(self.rest, self.config.settings.event_ttl)
                 bootstrap_objects.ensure(self.rest, self.config, address)
+                self.custom.settle()
             except (ApiError, StoreError) as error:
                 log.warning("housekeeping: %s", error)
 

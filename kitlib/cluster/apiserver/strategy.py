@@ -6,6 +6,8 @@ controllers the status), when `metadata.generation` grows, what a new object sta
 
 from __future__ import annotations
 
+from kitlib.cluster.apiserver import definitions
+from kitlib.cluster.apiserver.customkind import DEFINITIONS, CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 
@@ -72,10 +74,14 @@ def prepare_create(kind: Kind, obj: Object) -> None:
     meta = obj["metadata"]
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"):
         meta.pop(field, None)
-    if kind.resource in GENERATION:
+    if kind.resource in GENERATION or isinstance(kind, CustomKind):
         meta["generation"] = 1
-    if "status" in kind.subresources and kind.resource != "nodes":
+    if isinstance(kind, CustomKind) and "status" in kind.subresources:
+        obj.pop("status", None)
+    elif "status" in kind.subresources and kind.resource != "nodes":
         obj["status"] = dict(_STATUS.get(kind.resource, {}))
+    if kind.resource == DEFINITIONS:
+        definitions.note_stored_version(obj)
     if kind.resource == "namespaces":
         obj["spec"] = {**(obj.get("spec") or {}), "finalizers": ["kubernetes"]}
 
@@ -98,11 +104,16 @@ def prepare_update(kind: Kind, new: Object, old: Object, subresource: str) -> No
         new["spec"] = {"finalizers": finalizers} if finalizers else {}
     if "status" in kind.subresources and subresource not in _STATUS_SUBRESOURCES:
         _restore(new, old, "status")
+        if kind.resource == DEFINITIONS:
+            new["status"] = {**new["status"], "storedVersions": list(new["status"].get("storedVersions") or ())}
+            definitions.note_stored_version(new)
 
 
 def _only_status(kind: Kind, new: Object, old: Object) -> None:
     for field in {*new, *old} - {"metadata", "status"}:
         _restore(new, old, field)
+    if isinstance(kind, CustomKind):
+        new["metadata"] = {**old["metadata"], "managedFields": new["metadata"].get("managedFields")}
     for field in _STATUS_KEEPS.get(kind.resource, ()):
         _restore(new["metadata"], old["metadata"], field)
 
@@ -119,9 +130,13 @@ def asks_for_more(kind: Kind, new: Object, old: Object, subresource: str) -> boo
 
     A Deployment's annotations count, unless they come with its status, as its controller writes them.
     """
-    if kind.resource not in GENERATION or subresource in _STATUS_SUBRESOURCES:
+    if isinstance(kind, CustomKind):
+        passed = {"metadata", "status"} if "status" in kind.subresources else {"metadata"}
+    elif kind.resource in GENERATION and subresource not in _STATUS_SUBRESOURCES:
+        passed = {"metadata", "status"}
+    else:
         return False
-    if any(new.get(field) != old.get(field) for field in {*new, *old} - {"metadata", "status"}):
+    if any(new.get(field) != old.get(field) for field in {*new, *old} - passed):
         return True
     if kind.resource != "deployments.apps":
         return False

@@ -11,6 +11,8 @@ from typing import Any
 from kitlib.cluster import labels
 from kitlib.cluster.apiserver import deletion, errors, registry, schema, selectors
 from kitlib.cluster.apiserver.auth import Authenticator, User, review
+from kitlib.cluster.apiserver.columns_custom import find
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
@@ -31,6 +33,7 @@ EVICTION = _virtual("policy", "v1", "Eviction", "V1Eviction")
 BINDING = registry.lookup("bindings")
 _PODS = registry.lookup("pods")
 _BUDGETS = registry.lookup("poddisruptionbudgets.policy")
+_SCALE_META = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 _BLOCKED = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
@@ -75,14 +78,43 @@ def _scale_of(kind: Kind, obj: Object) -> Object:
     selector = spec.get("selector")
     if kind.resource == "replicationcontrollers":
         selector = {"matchLabels": selector or {}}
-    shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    if isinstance(kind, CustomKind):
+        return _custom_scale(kind, obj)
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
-        "metadata": {field: meta[field] for field in shown if field in meta},
+        "metadata": {field: meta[field] for field in _SCALE_META if field in meta},
         "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
         "status": {"replicas": status.get("replicas", 0), "selector": selectors.selector_text(selector)},
     }
+
+
+def _custom_scale(kind: CustomKind, obj: Object) -> Object:
+    """Return the Scale of a custom resource, whose definition says where the numbers stand.
+
+    Raises:
+        ApiError: 500, the object has no replicas.
+    """
+    paths, meta = kind.scale or {}, obj["metadata"]
+    wanted = (find(obj, paths["specReplicasPath"]) or [None])[0]
+    if not isinstance(wanted, int):
+        raise errors.internal(f'the spec replicas field "{paths["specReplicasPath"]}" does not exist')
+    selector = (find(obj, paths["labelSelectorPath"]) or [""])[0] if paths.get("labelSelectorPath") else ""
+    status = {"replicas": (find(obj, paths["statusReplicasPath"]) or [0])[0] or 0}
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {field: meta[field] for field in _SCALE_META if field in meta},
+        "spec": {"replicas": wanted} if wanted else {},
+        "status": {**status, "selector": selector} if selector else status,
+    }
+
+
+def _set_at(obj: Object, path: str, value: Any) -> None:
+    *parents, last = path[1:].split(".")
+    for name in parents:
+        obj = obj.setdefault(name, {})
+    obj[last] = value
 
 
 def set_scale(
@@ -104,7 +136,10 @@ def set_scale(
         cause = {"reason": "FieldValueInvalid", "message": message, "field": "spec.replicas"}
         raise errors.invalid(SCALE, name, [cause])
     new = entry.copy()
-    new["spec"]["replicas"] = replicas
+    if isinstance(kind, CustomKind):
+        _set_at(new, (kind.scale or {})["specReplicasPath"], replicas)
+    else:
+        new["spec"]["replicas"] = replicas
     for field in ("resourceVersion", "uid"):
         if scale["metadata"].get(field):
             new["metadata"][field] = scale["metadata"][field]

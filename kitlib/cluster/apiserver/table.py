@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 
-from kitlib.cluster.apiserver import columns, models
+from kitlib.cluster.apiserver import columns, columns_custom, models
+from kitlib.cluster.apiserver.cells import Cells
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.durations import Clock
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
@@ -31,21 +33,26 @@ def table(kind: Kind, objects: Iterable[Object], include_object: str, now: datet
     Returns:
         A `meta.k8s.io/v1` Table.
     """
-    printer = columns.PRINTERS.get(kind.kind, columns.DEFAULT)
     clock = Clock(now)
-    rows = [_row(printer, obj, include_object, clock) for obj in objects]
     head = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_meta}
+    if isinstance(kind, CustomKind):
+        rows = [_row(columns_custom.cells(kind.columns, obj, clock), obj, include_object) for obj in objects]
+        return {**head, "columnDefinitions": columns_custom.definitions(kind.columns), "rows": rows}
+    printer = columns.PRINTERS.get(kind.kind, columns.DEFAULT)
+    rows = [_row(printer.cells(obj, clock), obj, include_object) for obj in objects]
     return {**head, "columnDefinitions": definitions(kind), "rows": rows}
 
 
-def _row(printer: columns.Printer, obj: Object, include_object: str, clock: Clock) -> Object:
-    row: Object = {"cells": printer.cells(obj, clock)}
+def _row(cells: Cells, obj: Object, include_object: str) -> Object:
+    row: Object = {"cells": cells}
     if include_object == "Object":
         row["object"] = obj
     elif include_object != "None":
         meta = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
         row["object"] = meta
-    phase = (obj.get("status") or {}).get("phase") if obj.get("kind") == "Pod" else None
+    phase = (
+        (obj.get("status") or {}).get("phase") if obj.get("kind") == "Pod" and obj.get("apiVersion") == "v1" else None
+    )
     if phase in _COMPLETED:
         row["conditions"] = [{"type": "Completed", "status": "True", "reason": phase, "message": _COMPLETED[phase]}]
     return row

@@ -1,12 +1,16 @@
 """Kinds that are served in two forms and stored in one.
 
 Stands for the conversions between versions of a kind: `events.k8s.io/v1` shows the core Events under other field
-names, `autoscaling/v1` shows the CPU target of an `autoscaling/v2` HorizontalPodAutoscaler.
+names, `autoscaling/v1` shows the CPU target of an `autoscaling/v2` HorizontalPodAutoscaler. Versions of a custom
+resource differ in their schemas alone (conversion strategy None); what was stored under another one is fitted in.
 """
 
 from __future__ import annotations
 
-from kitlib.cluster.apiserver import registry
+import orjson
+
+from kitlib.cluster.apiserver import registry, structural
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 
@@ -32,16 +36,18 @@ _STORAGE: dict[Kind, Kind] = {
 
 def storage(kind: Kind) -> Kind:
     """Return the kind as which objects of this kind are stored."""
-    return _STORAGE[kind]
+    return _STORAGE.get(kind, kind)
 
 
 def is_view(kind: Kind) -> bool:
     """Whether objects of this kind are stored as another one."""
-    return _STORAGE[kind] is not kind
+    return kind.is_view if isinstance(kind, CustomKind) else _STORAGE.get(kind, kind) is not kind
 
 
 def to_storage(kind: Kind, obj: Object) -> Object:
     """Return an object of a served kind as it is stored; a kind that is stored as it is comes back untouched."""
+    if isinstance(kind, CustomKind):
+        return {**obj, "apiVersion": f"{kind.group}/{kind.storage_version}"}
     if not is_view(kind):
         return obj
     stored = _STORAGE[kind]
@@ -56,11 +62,20 @@ def from_storage(kind: Kind, obj: Object) -> Object:
     """Return a stored object as the served kind shows it."""
     if not is_view(kind):
         return obj
+    if isinstance(kind, CustomKind):
+        return _fitted(kind, obj)
     if kind.kind == "Event":
         found = {_TO_EVENTS_V1.get(field, field): value for field, value in obj.items()}
     else:
         found = _autoscaler_to_v1(obj)
     return {**found, "kind": kind.kind, "apiVersion": kind.api_version}
+
+
+def _fitted(kind: CustomKind, obj: Object) -> Object:
+    found: Object = {**orjson.loads(orjson.dumps(obj)), "apiVersion": kind.api_version}
+    structural.prune(found, kind.schema, [])
+    structural.default(found, kind.schema)
+    return found
 
 
 def _autoscaler_to_v2(obj: Object) -> Object:

@@ -2,7 +2,7 @@
 
 Stands for the watch cache of k8s.io/apiserver. A watch starts with the current objects or after a known
 revision, follows its selectors (an object that stops matching is DELETED for this watcher), sends bookmarks, and ends
-after its timeout or when its reader is too slow.
+after its timeout, when its reader is too slow, or when a custom resource is no longer served as it was.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from kitlib.cluster.apiserver import errors, selectors, versions
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.options import ListOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
@@ -62,15 +63,19 @@ class Watch:
         self._namespace = namespace
         self._options = options
         self._resource = versions.storage(kind).resource
-        self._test = selectors.predicate(self._resource, options.label_selector, options.field_selector)
+        more = kind.selectable if isinstance(kind, CustomKind) else ()
+        self._test = selectors.predicate(self._resource, options.label_selector, options.field_selector, more)
         self._backlog: deque[Change] = deque()
         self._backlog_bytes = 0
         self._wake = asyncio.Event()
         self.revision = store.revision
         self.overrun = False
+        self._ended = False
         self.on_overrun: Callable[[], None] = lambda: None
         self._begin()
         store.subscribe(self._resource, self._listen)
+        if isinstance(kind, CustomKind):
+            kind.watches.add(self._end)
 
     def _begin(self) -> None:
         options = self._options
@@ -120,6 +125,13 @@ class Watch:
     def close(self) -> None:
         """Stop listening."""
         self._store.unsubscribe(self._resource, self._listen)
+        if isinstance(self._kind, CustomKind):
+            self._kind.watches.discard(self._end)
+
+    def _end(self) -> None:
+        """End the stream after what is already in it."""
+        self._ended = True
+        self._wake.set()
 
     async def batches(self) -> AsyncIterator[list[Change] | Object]:
         """Yield lists of changes as they come, and bookmark objects; ends when the watch ends."""
@@ -131,12 +143,14 @@ class Watch:
             yield self._drain()
         if self._options.send_initial_events and bookmarks:
             yield self._bookmark(self.revision, initial=True)
-        while not self.overrun and loop.time() < end:
+        while not self.overrun and not self._ended and loop.time() < end:
             quiet = await self._wait(min(BOOKMARK_SECONDS, end - loop.time()))
             if not quiet:
                 yield self._drain()
-            elif bookmarks:
+            elif bookmarks and not self._ended:
                 yield self._bookmark(self._store.revision)
+        if self._backlog:
+            yield self._drain()
 
     async def _wait(self, seconds: float) -> bool:
         """Wait for changes; True when there were none in this time."""

@@ -4,22 +4,36 @@ Stands for `pkg/controller/garbagecollector`. The rules: an object none of whose
 background deletion, and it also clears up after mistyped uids); an owner with the finalizer `foregroundDeletion`
 stays until its dependents with `blockOwnerDeletion` are gone; one with the finalizer `orphan` stays until its
 dependents no longer name it. The graph of owners is the uid index of the shared informers. An absence is checked with
-the API before anything is deleted, for a cache may lag.
+the API before anything is deleted, for a cache may lag. Custom resources are watched from the time when their
+CustomResourceDefinition is established; which of their objects are gone is remembered, for nobody can be asked once the
+definition is gone too.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Iterable
 from functools import partial
 
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.controllers.common import Context, is_deleting
-from kitlib.cluster.controllers.resources import CLUSTER_RESOURCES, NAMESPACED_RESOURCES, resource_of
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.resources import (
+    CLUSTER_RESOURCES,
+    DEFINITIONS,
+    NAMESPACED_RESOURCES,
+    custom_resource_of,
+    is_namespaced,
+    is_served,
+    resource_of,
+)
+from kitlib.cluster.informer import Controller, Informer, Key, key_of
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 NodeKey = tuple[str, Key]
 """Resource, and namespace and name."""
+
+ABSENT_OWNERS = 500
+"""How many owners that are gone are remembered, as in Kubernetes."""
 
 
 def owners_of(obj: Object) -> list[Object]:
@@ -46,14 +60,36 @@ class GarbageCollector(Controller):
         """Watch every resource."""
         super().__init__(ctx.clock, workers=20)
         self._ctx = ctx
-        self._informers = {resource: ctx.informers(resource) for resource in resources}
-        for resource, informer in self._informers.items():
-            informer.add_handler(partial(self._changed, resource))
+        self._informers: dict[str, Informer] = {}
+        self._absent: deque[str] = deque(maxlen=ABSENT_OWNERS)
+        for resource in resources:
+            self._watch(resource)
+        self._definitions = ctx.informers(DEFINITIONS)
+        self._definitions.add_handler(self._definition_changed)
+
+    def _watch(self, resource: str) -> None:
+        if resource not in self._informers:
+            self._informers[resource] = self._ctx.informers(resource)
+            self._informers[resource].add_handler(partial(self._changed, resource))
+
+    def _definition_changed(self, kind: str, _: Object | None, definition: Object) -> None:
+        resource = definition["metadata"]["name"]
+        if kind == "DELETED":
+            self._ctx.informers.forget(resource)
+            self._informers.pop(resource, None)
+        elif is_served(definition):
+            self._watch(resource)
+
+    def _resource_of(self, reference: Object) -> str | None:
+        api_version, kind = reference["apiVersion"], reference["kind"]
+        return resource_of(api_version, kind) or custom_resource_of(api_version, kind, self._definitions)
 
     def _changed(self, resource: str, kind: str, old: Object | None, new: Object) -> None:
         if kind == "DELETED":
             for dependent in self._dependents(new):
                 self.queue.add(dependent)
+                if new["metadata"]["uid"] not in self._absent:
+                    self._absent.append(new["metadata"]["uid"])
             self._queue_waiting_owners(new)
         elif waits_for(new, FOREGROUND) or waits_for(new, ORPHAN):
             self.queue.add((resource, key_of(new)))
@@ -66,7 +102,7 @@ class GarbageCollector(Controller):
         for reference in owners_of(dependent):
             owner = self._cached_owner(dependent, reference)
             if owner is not None and (waits_for(owner, FOREGROUND) or waits_for(owner, ORPHAN)):
-                self.queue.add((resource_of(reference["apiVersion"], reference["kind"]), key_of(owner)))
+                self.queue.add((self._resource_of(reference), key_of(owner)))
 
     def _dependents(self, owner: Object) -> list[NodeKey]:
         uid = owner["metadata"]["uid"]
@@ -78,7 +114,7 @@ class GarbageCollector(Controller):
 
     def _cached_owner(self, dependent: Object, reference: Object) -> Object | None:
         """Return the owner from the cache when it is the very object that the reference means."""
-        informer = self._informers.get(resource_of(reference["apiVersion"], reference["kind"]) or "")
+        informer = self._informers.get(self._resource_of(reference) or "")
         if informer is None:
             return None
         namespace = dependent["metadata"].get("namespace", "")
@@ -139,8 +175,10 @@ class GarbageCollector(Controller):
 
     async def _owner_state(self, obj: Object, reference: Object) -> str:
         """Return `solid`, `waiting` (for its dependents to go) or `absent`; an unknown kind counts as solid."""
-        resource = resource_of(reference["apiVersion"], reference["kind"])
+        resource = self._resource_of(reference)
         owner = self._cached_owner(obj, reference)
+        if owner is None and reference["uid"] in self._absent:
+            return "absent"
         if resource is None or resource not in self._informers:
             return "solid"
         if owner is None:
@@ -150,8 +188,9 @@ class GarbageCollector(Controller):
         return "waiting" if waits_for(owner, FOREGROUND) else "solid"
 
     async def _live_owner(self, resource: str, obj: Object, reference: Object) -> Object | None:
-        namespace = None if resource in CLUSTER_RESOURCES else obj["metadata"].get("namespace")
-        if namespace is None and resource not in CLUSTER_RESOURCES:
+        namespaced = is_namespaced(resource, self._definitions)
+        namespace = obj["metadata"].get("namespace") if namespaced else None
+        if namespace is None and namespaced:
             return None
         try:
             owner = await self._ctx.client.get(resource, reference["name"], namespace)

@@ -11,7 +11,7 @@ import asyncio
 
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.controllers.common import Context, is_deleting
-from kitlib.cluster.controllers.resources import NAMESPACED_RESOURCES
+from kitlib.cluster.controllers.resources import DEFINITIONS, NAMESPACED_RESOURCES, custom_namespaced
 from kitlib.cluster.informer import Controller, Key, key_of
 
 RETRY_SECONDS = 1.0
@@ -28,6 +28,7 @@ class NamespaceController(Controller):
         self._ctx = ctx
         self._namespaces = ctx.informers("namespaces")
         self._pods = ctx.informers("pods")
+        self._definitions = ctx.informers(DEFINITIONS)
         self._namespaces.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
         self._pods.add_handler(self._pod_changed)
 
@@ -44,7 +45,8 @@ class NamespaceController(Controller):
         left = await self._empty("pods", name)
         if not left:
             others = [resource for resource in NAMESPACED_RESOURCES if resource != "pods"]
-            left = sum([await self._empty(resource, name) for resource in (*others, "events")])
+            others += [*custom_namespaced(self._definitions), "events"]
+            left = sum([await self._empty(resource, name) for resource in others])
         if left:
             self.queue.add_after(key, RETRY_SECONDS)
         else:
@@ -52,10 +54,18 @@ class NamespaceController(Controller):
 
     async def _empty(self, resource: str, namespace: str) -> int:
         """Delete what a namespace has of a resource; return how much is still there."""
-        items = (await self._ctx.client.list(resource, namespace))["items"]
+        items = await self._list(resource, namespace)
         doomed = [item for item in items if not is_deleting(item)]
         await asyncio.gather(*(self._delete(resource, item) for item in doomed))
-        return len((await self._ctx.client.list(resource, namespace))["items"]) if items else 0
+        return len(await self._list(resource, namespace)) if items else 0
+
+    async def _list(self, resource: str, namespace: str) -> list[Object]:
+        try:
+            return list((await self._ctx.client.list(resource, namespace))["items"])
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return []  # a custom resource that is no longer served
 
     async def _delete(self, resource: str, obj: Object) -> None:
         namespace, name = key_of(obj)

@@ -1,9 +1,15 @@
 """The resources that garbage collection and namespace deletion go over.
 
 Stands for what the real controllers learn from discovery: every kind that may own, be owned, or live in a namespace.
+Those of custom resources are learnt from their CustomResourceDefinitions.
 """
 
 from __future__ import annotations
+
+from kitlib.cluster.client import Object
+from kitlib.cluster.informer import Informer
+
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
 NAMESPACED = (
     "pods v1 Pod",
@@ -46,6 +52,7 @@ CLUSTER_SCOPED = (
     "clusterrolebindings.rbac.authorization.k8s.io rbac.authorization.k8s.io/v1 ClusterRoleBinding",
     "storageclasses.storage.k8s.io storage.k8s.io/v1 StorageClass",
     "priorityclasses.scheduling.k8s.io scheduling.k8s.io/v1 PriorityClass",
+    f"{DEFINITIONS} apiextensions.k8s.io/v1 CustomResourceDefinition",
 )
 """The same for cluster-scoped kinds."""
 
@@ -66,3 +73,36 @@ _BY_KIND = {
 def resource_of(api_version: str, kind: str) -> str | None:
     """Return the resource of a kind, whatever the version of its group; None when it is not among ours."""
     return _BY_KIND.get(_group_kind(api_version, kind))
+
+
+def is_served(definition: Object) -> bool:
+    """Tell whether a definition's objects are served."""
+    conditions = (definition.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+
+def is_namespaced(resource: str, definitions: Informer) -> bool:
+    """Tell whether the objects of a resource live in namespaces."""
+    definition = definitions.get("", resource)
+    if definition is not None:
+        return bool(definition["spec"]["scope"] == "Namespaced")
+    return resource not in CLUSTER_RESOURCES
+
+
+def custom_resource_of(api_version: str, kind: str, definitions: Informer) -> str | None:
+    """Return the custom resource of a kind, or None."""
+    group = api_version.rpartition("/")[0]
+    for definition in definitions.list():
+        if (
+            definition["spec"]["group"] == group
+            and definition["spec"]["names"]["kind"] == kind
+            and is_served(definition)
+        ):
+            return str(definition["metadata"]["name"])
+    return None
+
+
+def custom_namespaced(definitions: Informer) -> list[str]:
+    """Return the custom resources whose objects live in namespaces."""
+    served = (each for each in definitions.list() if is_served(each) and each["spec"]["scope"] == "Namespaced")
+    return [str(each["metadata"]["name"]) for each in served]
