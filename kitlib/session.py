@@ -96,7 +96,7 @@ class Cluster:
 
     def _sentence(self, error: Exception) -> str:
         server = self._source["clusters"][0]["cluster"].get("server", "?")
-        restart = "`kit up` starts it again" if self.embedded else "is the cluster still there, and the VPN up?"
+        restart = "the set-up cell, or `kit up`, starts it again" if self.embedded else "is the cluster still there, and the VPN up?"
         if isinstance(error, ApiException) and error.status == 401:
             return (
                 f"{server} does not accept the credentials of context {self.context!r} (401); they have probably "
@@ -309,6 +309,27 @@ class Cluster:
                 raise
             return False
         return (found.metadata.labels or {}).get("app.kubernetes.io/part-of") == "kit"
+
+    def wait_until(self, what: str, condition: Callable[[], object], seconds: float = 60.0) -> None:
+        """Wait until `condition()` is true, but not for ever.
+
+        Args:
+            what: What is waited for, such as `"every Pod to go"`.
+            condition: Asked several times a second.
+            seconds: The limit.
+
+        Raises:
+            KitError: The time is up, or the cluster does not answer.
+        """
+        deadline = time.monotonic() + seconds
+        with self.errors():
+            while not condition():
+                if time.monotonic() > deadline:
+                    raise KitError(
+                        f"Waited {seconds:g} s in vain for {what}. `%kubectl get pods` and `%kubectl get events` "
+                        "show what is in the way; then run this cell again."
+                    )
+                time.sleep(0.2)
 
     def service_url(self, name: str) -> str:
         """Return an address that leads from here to a Service: its NodePort where that can be reached.

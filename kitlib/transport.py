@@ -29,7 +29,7 @@ FORBIDDEN = re.compile(
 )
 """How an API server says that RBAC refuses."""
 
-GONE = "Is the cluster there? `kit up` starts the embedded one again."
+GONE = "Is the cluster there? The set-up cell, or `kit up`, starts the embedded one again."
 
 own_namespaces: set[str] = set()
 """Where the learner works: whoever may not work there cannot do the lesson."""
@@ -102,18 +102,19 @@ def _show_in_short(error: Exception, sentence: str) -> None:
     """
 
     def lines() -> list[str]:
-        return [*_line_in_the_cell(error), f"{type(error).__name__}: {sentence}"]
+        return [*(f"----> {text}" for text in line_in_the_cell(error)), f"{type(error).__name__}: {sentence}"]
 
     error._render_traceback_ = lines  # type: ignore[attr-defined]
 
 
-def _line_in_the_cell(error: Exception) -> list[str]:
+def line_in_the_cell(error: Exception) -> list[str]:
+    """Return number and text of the notebook's own line that an exception came through last; none outside one."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
               if frame.f_globals.get("__name__") == "__main__"]  # fmt: skip
     if not frames:
         return []
     frame, line = frames[-1]
-    return [f"----> {line} {linecache.getline(frame.f_code.co_filename, line).strip()}"]
+    return [f"{line} {linecache.getline(frame.f_code.co_filename, line).strip()}"]
 
 
 def lesson_without(message: str) -> str:

@@ -19,7 +19,7 @@ from harness import EmbeddedCluster, eventually
 from kubernetes import client
 
 import kitlib
-from kitlib import KitError, kubectl
+from kitlib import KitError, course, kubectl
 from kitlib.session import Cluster, gpus
 
 connecting = sys.modules["kitlib.connect"]
@@ -345,6 +345,27 @@ def test_loopback_needs_no_proxy(embedded: EmbeddedCluster) -> None:
     os.environ["NO_PROXY"] = "example.com"
     kitlib.connect("proxy").clean_up()
     assert os.environ["NO_PROXY"].split(",")[:3] == ["example.com", "localhost", "127.0.0.1"]
+
+
+def test_waiting_has_an_end_and_says_for_what(embedded: EmbeddedCluster) -> None:
+    made = kitlib.connect("waiting")
+    answers = iter([False, True])
+    made.wait_until("a second look", lambda: next(answers))
+    with pytest.raises(KitError, match="in vain for every Pod to go.*get events"):
+        made.wait_until("every Pod to go", lambda: False, seconds=0)
+    made.clean_up()
+
+
+def test_a_new_app_is_waited_for_whole_and_an_old_one_in_trouble_holds_nobody_up(
+    embedded: EmbeddedCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = kitlib.connect("app")
+    course.ensure_app(replicas=3)
+    assert "3 of 3 replicas available" in capsys.readouterr().out
+    kubectl.run("set image deployment/kubernetes-bootcamp kubernetes-bootcamp=kubernetes-bootcamp:v10")
+    course.ensure_app(replicas=3)
+    assert "of 3 replicas available" in capsys.readouterr().out
+    made.clean_up()
 
 
 def test_a_service_has_an_address_from_here(embedded: EmbeddedCluster) -> None:

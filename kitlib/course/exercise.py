@@ -10,6 +10,7 @@ from typing import Any
 
 from kitlib.connect import current
 from kitlib.errors import KitError
+from kitlib.transport import line_in_the_cell
 
 CORRECT, NOT_YET, NOT_ATTEMPTED = "correct", "not yet", "not attempted"
 SIGNS = {CORRECT: "✔ Correct", NOT_YET: "… Not yet", NOT_ATTEMPTED: "○ Not attempted"}
@@ -108,6 +109,11 @@ class Exercise:
             return Result(self.name, NOT_ATTEMPTED, str(word))
         except NotYet as word:
             return Result(self.name, NOT_YET, str(word))
+        except Exception as error:
+            if isinstance(error, KitError) or not self.needs_answer:
+                raise
+            line = "".join(f" in line {text}" for text in line_in_the_cell(error))
+            return Result(self.name, NOT_YET, f"With this answer, there is a {type(error).__name__}{line}: {error}.")
 
 
 _registry: dict[str, Exercise] = {}

@@ -87,6 +87,7 @@ WRONG: list[tuple[str, list[str], Any, str]] = [  # exercise, commands, answer, 
     ("05.2", [f"{APP} --replicas=2", READY, "create service clusterip lost --tcp=8080", "set selector service/lost app=lost"], ..., "no ready Pod"),
     ("05.3", [], 5, "dies"),
     ("05.3", [], 20, "one fewer"),
+    ("05.3", [], 250 / 60, "whole"),
     ("06.1", [APP, 'patch deployment kubernetes-bootcamp -p \'{"spec":{"strategy":{"rollingUpdate":{"maxUnavailable":1,"maxSurge":1}}}}\''], ..., "maxUnavailable"),
     ("06.1", [APP, 'patch deployment kubernetes-bootcamp -p \'{"spec":{"strategy":{"rollingUpdate":{"maxUnavailable":0,"maxSurge":2}}}}\''], ..., "maxSurge"),
     ("06.2", [APP, "set image deployment/kubernetes-bootcamp kubernetes-bootcamp=kubernetes-bootcamp:v99"], ..., "still wants"),
@@ -95,18 +96,24 @@ WRONG: list[tuple[str, list[str], Any, str]] = [  # exercise, commands, answer, 
     ("07.1", [APP, READY, f"{CONFIG}Hello"], ..., "not 'Good evening'"),
     ("07.2", [f"create deployment careful --image={V1}"], ..., "apply"),
     ("07.2", [CAREFUL], ..., "readinessProbe"),
+    ("07.2", [CAREFUL.replace('{"app": "careful"}', '{"app": "kubernetes-bootcamp"}')], ..., "other app"),
     ("08.1", [job("six", 3, 2)], ..., "3 completions"),
     ("08.1", [job("six", 6, 6)], ..., "6 at once"),
     ("08.2", [NEEDS_GPU, "set resources deployment/needs-gpu --limits=nvidia.com/gpu=32"], ..., "32 GPUs"),
     ("08.2", [NEEDS_GPU, "set resources deployment/needs-gpu --limits=nvidia.com/gpu=0"], ..., "ask for one"),
     ("08.3", [HUNGRY, 'patch deployment hungry --type=json -p \'[{"op":"remove","path":"/spec/template/spec/containers/0/resources/limits"}]\''], ..., "no memory limit"),
-    ("08.3", [deployment("hungry", "busybox", ["false"], {"memory": "65Mi"})], ..., "rollout"),
+    ("08.3", [deployment("hungry", "busybox", SLEEP, {"memory": "65Mi"}), "rollout status deployment/hungry"], ..., "too little"),
+    ("08.3", [deployment("hungry", "busybox", SLEEP, {"memory": "0"})], ..., "no memory limit"),
+    ("08.3", [deployment("hungry", "busybox", ["false"], {"memory": "165Mi"})], ..., "rollout"),
     ("08.4", [CRASHER, TYPO, "set env deployment/crasher TOKEN=x"], ..., "typo"),
     ("08.4", [CRASHER, TYPO, "set image deployment/typo main=busybox"], ..., "crasher"),
     ("09.1", [], [12, 0], "mean"),
     ("09.1", [], [3, 1], "position"),
     ("09.2", [], 124e6 * 4, "size"),
     ("09.2", [], 7 / 4 * 124e6, "four bytes"),
+    ("09.1", [], [3, "x"], "ValueError"),
+    ("09.2", [], 868, "bytes"),
+    ("09.3", [], lambda _: lambda samples, rank, world: samples[rank], "TypeError"),
     ("09.3", [], lambda _: lambda samples, rank, world: samples, "two ranks"),
     ("09.3", [], lambda _: lambda samples, rank, world: samples[rank::world], "different sizes"),
     ("11.1", [SEEN], ..., "no annotation"),
@@ -155,9 +162,9 @@ def test_a_wrong_answer_is_not_yet_and_says_what_is_missing(
     assert not result.correct
 
 
-def test_two_wrong_answers_are_tried_for_each_exercise() -> None:
+def test_two_wrong_answers_or_more_are_tried_for_each_exercise() -> None:
     tried = [case[0] for case in WRONG]
-    assert {name: tried.count(name) for name in tried} == {exercise.name: 2 for exercise in MINE}
+    assert not [exercise.name for exercise in MINE if tried.count(exercise.name) < 2]
 
 
 def test_once_correct_stays_correct(record: Path) -> None:

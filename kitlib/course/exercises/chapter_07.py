@@ -30,7 +30,7 @@ def new_greeting(cluster: Any, answer: Any) -> str:
     config = read(cluster.core.read_namespaced_config_map, "ConfigMap", "greeting", cluster.namespace)
     text = (config.data or {}).get("GREETING", "")
     if text == "Good morning":
-        raise NotAttempted("The ConfigMap `greeting` still says `Good morning`.")
+        raise NotAttempted("In the cluster, the ConfigMap `greeting` still says `Good morning`.")
     require(text == GREETING, f"The ConfigMap `greeting` says {text!r}, not {GREETING!r}.")
     require_settled(deployment(cluster, BOOTCAMP))
     running = [pod.metadata.name for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)]
@@ -66,6 +66,10 @@ def careful(cluster: Any, answer: Any) -> str:
     applied = "kubectl.kubernetes.io/last-applied-configuration" in (found.metadata.annotations or {})
     applied = applied or any(entry.operation == "Apply" for entry in found.metadata.managed_fields or [])
     require(applied, "`careful` was not made with `kubectl apply`.")
+    chosen = found.spec.selector.match_labels or {}
+    require(
+        chosen != {"app": BOOTCAMP}, f"`careful` selects app={BOOTCAMP}, the Pods of the other app: change its labels."
+    )
     container = found.spec.template.spec.containers[0]
     require(container.readiness_probe, "Its container has no `readinessProbe`.")
     resources = container.resources

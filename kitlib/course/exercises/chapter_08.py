@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from kitlib.course.exercise import NotAttempted, exercise
 from kitlib.course.look import deployment, image, read, require, require_settled
 
 GPU = "nvidia.com/gpu"
+NEEDED = 131 << 20
+"""Bytes that the hungry program has in use: for a moment, before it is killed, it looks well with less."""
 
 
 @exercise(
@@ -88,7 +92,9 @@ def hungry(cluster: Any, answer: Any) -> str:
     limit = ((resources and resources.limits) or {}).get("memory")
     if limit == "64Mi":
         raise NotAttempted("The limit of `hungry` is still 64Mi.")
-    require(limit, "`hungry` has no memory limit now. It runs, but it could take a whole node down: set one.")
+    size = int(parse_quantity(limit or 0))
+    require(size, "`hungry` has no memory limit now. It runs, but it could take a whole node down: set one.")
+    require(size >= NEEDED, f"{limit} is too little: the program loads 120Mi, and Python itself needs about ten more.")
     require_settled(found)
     return f"With a limit of {limit} it has enough."
 

@@ -50,6 +50,7 @@ def ring_bytes(cluster: Any, answer: Any) -> str:
     require(not math.isclose(answer, right / 4, rel_tol=0.01), "Each number has four bytes.")
     require(not math.isclose(answer, right / 2, rel_tol=0.01), "That is one of the two phases.")
     require(not math.isclose(answer, size, rel_tol=0.01), "That is the size of the gradients, not what is sent.")
+    require(not math.isclose(answer, right / 1e6, rel_tol=0.01), "The right number of megabytes: give it in bytes.")
     require(math.isclose(answer, right, rel_tol=0.01), f"It is not {answer:,.0f}.")
     return f"{right / 1e6:,.0f} MB in every step, nearly twice the gradients, however many ranks there are."
 
