@@ -184,6 +184,7 @@ def write_credentials(config: ClusterConfig, nodes: int) -> dict[str, str]:
     import kitlib.cluster.apiserver.tls as tls
 
     addresses = {f"127.{config.block}.0.{index}" for index in range(1, nodes + 1)}
+    addresses |= {f"127.{config.block}.128.1", *(config.advertised or ())[:1]}
     tls.ensure_certificates(config.pki, sorted(addresses))
     path = config.pki / "tokens.json"
     tokens: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}

@@ -90,6 +90,11 @@ class ClusterConfig:
         return f"https://{self.host}:{self.port}"
 
     @property
+    def advertised(self) -> tuple[str, int] | None:
+        """Where Pods find the API server at its usual port (`--advertise-address`), None with one address for all."""
+        return (f"127.{self.block}.0.254", 6443) if self.loopback == "multi" else None
+
+    @property
     def pki(self) -> Path:
         """Folder of certificates, keys and tokens (mode 0700)."""
         return self.home / "pki"

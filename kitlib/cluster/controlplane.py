@@ -57,7 +57,7 @@ def _allow_many_files() -> None:
 
 async def _run(config: ClusterConfig, nodes: list[NodeConfig], store: Store, sock: socket.socket, boot_fd: int) -> None:
     server = APIServer(config, store)
-    await server.start(sock)
+    await server.start(sock, config.advertised)
     await _match_nodes(server.client("kit-up"), config, nodes)
     os.write(boot_fd, json.dumps({"ready": True}).encode())
     os.close(boot_fd)

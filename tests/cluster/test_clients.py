@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import json
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -133,3 +135,23 @@ def test_kr8s_creates_waits_reads_logs_execs_and_forwards(cluster: EmbeddedClust
     assert answer.startswith(b"Hello Kubernetes bootcamp!")
     web.delete(propagation_policy="Foreground")
     eventually(lambda: not web.exists())
+
+
+def test_pods_find_the_api_server_at_its_usual_port_behind_the_service_kubernetes(cluster: EmbeddedCluster) -> None:
+    (subset,) = cluster.get("endpoints", "kubernetes", "-n", "default")["subsets"]
+    port = subset["ports"][0]["port"]
+    service = cluster.get("service", "kubernetes", "-n", "default")["spec"]
+    assert (port, service["ports"][0]["port"], service["ports"][0]["targetPort"]) == (6443, 443, 6443)
+    context = ssl.create_default_context(cafile=str(cluster.home / "pki" / "ca.crt"))
+    with urllib.request.urlopen(f"https://{subset['addresses'][0]['ip']}:{port}/version", context=context) as answer:
+        assert b"v1.36" in answer.read()
+
+
+def test_kubectl_creates_tokens_of_service_accounts(cluster: EmbeddedCluster, namespace: str) -> None:
+    eventually(lambda: cluster.kubectl("get", "serviceaccount", "default", "-n", namespace, code=None).returncode == 0)
+    token = cluster.kubectl("create", "token", "default", "-n", namespace, "--duration", "20m").stdout.strip()
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    answer = json.loads(cluster.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(review)).stdout)
+    assert answer["status"]["user"]["username"] == f"system:serviceaccount:{namespace}:default"
+    short = cluster.kubectl("create", "token", "default", "-n", namespace, "--duration", "5m", code=1).stderr
+    assert "may not specify a duration less than 10 minutes" in short

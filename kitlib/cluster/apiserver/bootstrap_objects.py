@@ -23,19 +23,21 @@ _PRIORITIES = {
 }
 
 
-def ensure(rest: REST, config: ClusterConfig, address: str) -> None:
+def ensure(rest: REST, config: ClusterConfig, address: str, endpoint: tuple[str, int] | None = None) -> None:
     """Create what is missing and write this start's address and port into the endpoints.
 
     Args:
         rest: Writes the objects.
         config: Address and port of the server.
         address: ClusterIP of the `kubernetes` Service.
+        endpoint: Where the server listens for those who come through that Service; `config` says it by default.
     """
+    host, port = endpoint or (config.host, config.port)
     for name in _NAMESPACES:
         _ensure(rest, "namespaces", "", {"metadata": {"name": name}})
-    _ensure(rest, "services", "default", _service(address, config.port))
-    _ensure(rest, "endpoints", "default", _endpoints(config))
-    _ensure(rest, "endpointslices.discovery.k8s.io", "default", _endpoint_slice(config))
+    _ensure(rest, "services", "default", _service(address, port))
+    _ensure(rest, "endpoints", "default", _endpoints(host, port))
+    _ensure(rest, "endpointslices.discovery.k8s.io", "default", _endpoint_slice(host, port))
     for name, (value, what) in _PRIORITIES.items():
         text = f"Used for system critical pods that must run in the cluster{_moved(what)}."
         obj: Object = {"metadata": {"name": name}, "value": value, "description": text}
@@ -66,22 +68,22 @@ def _service(address: str, port: int) -> Object:
     }
 
 
-def _endpoints(config: ClusterConfig) -> Object:
-    ports = [{"name": "https", "port": config.port, "protocol": "TCP"}]
+def _endpoints(host: str, port: int) -> Object:
+    ports = [{"name": "https", "port": port, "protocol": "TCP"}]
     labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
     return {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-        "subsets": [{"addresses": [{"ip": config.host}], "ports": ports}],
+        "subsets": [{"addresses": [{"ip": host}], "ports": ports}],
     }
 
 
-def _endpoint_slice(config: ClusterConfig) -> Object:
+def _endpoint_slice(host: str, port: int) -> Object:
     labels = {"kubernetes.io/service-name": "kubernetes"}
     return {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [config.host], "conditions": {"ready": True}}],
-        "ports": [{"name": "https", "port": config.port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [host], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     }
 
 

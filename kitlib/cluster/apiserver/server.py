@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from ipaddress import ip_address
 from typing import Any
 
@@ -71,34 +72,48 @@ class APIServer:
             keepalive_timeout=300,
             handler_cancellation=True,
         )
-        self._server: asyncio.base_events.Server | None = None
+        self._servers: list[asyncio.base_events.Server] = []
+        self._endpoint = (config.host, config.port)
         self._housekeeper: asyncio.Task[None] | None = None
 
-    async def start(self, sock: socket.socket | None = None) -> None:
+    async def start(self, sock: socket.socket | None = None, advertise: tuple[str, int] | None = None) -> None:
         """Write the cluster's own objects and answer requests.
 
         Args:
             sock: A listening socket; without one, `config.host` and `config.port` are bound.
+            advertise: Listen there as well, if it is free, and name it as the endpoint of the Service `kubernetes`.
         """
         address = str(service_network(self.config.block)[1])
-        bootstrap_objects.ensure(self.rest, self.config, address)
+        context = tls.server_context(self.config.pki)
+        if advertise is not None:
+            await self._advertise(advertise, context)
+        bootstrap_objects.ensure(self.rest, self.config, address, self._endpoint)
         bootstrap_objects.ensure_storage_class(self.rest)
         self.custom.settle()
-        context = tls.server_context(self.config.pki)
         loop = asyncio.get_running_loop()
         if sock is not None:
-            self._server = await loop.create_server(self._front, sock=sock, ssl=context, backlog=512)
+            server = await loop.create_server(self._front, sock=sock, ssl=context, backlog=512)
         else:
             host, port = self.config.host, self.config.port
-            self._server = await loop.create_server(self._front, host, port, ssl=context, backlog=512)
+            server = await loop.create_server(self._front, host, port, ssl=context, backlog=512)
+        self._servers.append(server)
         self._housekeeper = asyncio.ensure_future(self._keep_house(address))
+
+    async def _advertise(self, address: tuple[str, int], context: ssl.SSLContext) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_server(self._front, *address, ssl=context, backlog=512))
+        except OSError as error:
+            log.warning("the endpoint of the Service kubernetes is %s:%s: %s", *self._endpoint, error)
+            return
+        self._endpoint = address
 
     async def stop(self) -> None:
         """Close the socket and every connection, watches included."""
         if self._housekeeper is not None:
             self._housekeeper.cancel()
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         await self._front.shutdown(timeout=0.1)
 
     def client(self, user: str) -> InProcessClient:
@@ -115,7 +130,7 @@ class APIServer:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             try:
                 bootstrap_objects.expire_events(self.rest, self.config.settings.event_ttl)
-                bootstrap_objects.ensure(self.rest, self.config, address)
+                bootstrap_objects.ensure(self.rest, self.config, address, self._endpoint)
                 self.custom.settle()
             except (ApiError, StoreError) as error:
                 log.warning("housekeeping: %s", error)
