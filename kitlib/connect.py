@@ -30,6 +30,11 @@ PRODUCTION = r"(^|[^a-z])(prod|prd|production|live)([^a-z]|$)"
 LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
+WIDE_TABLES = """<style>
+.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stdout"] pre { white-space: pre; overflow-x: auto; }
+</style>"""
+"""JupyterLab breaks long lines in the middle of a word, which makes a riddle of a table; this lets it scroll."""
+
 _current: list[Cluster] = []
 _outer = os.environ.get("KUBECONFIG")
 
@@ -267,3 +272,5 @@ def _register_magics() -> None:
 
         kubectl.register(shell)
         transport.show_and_go_on(shell)
+        if hasattr(shell, "kernel"):
+            shell.display_pub.publish({"text/html": WIDE_TABLES, "text/plain": ""})

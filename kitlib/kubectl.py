@@ -340,9 +340,11 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
 
 
 def _mend(message: str) -> str:
-    """Return what helps against the two things that kubectl's own message leaves open."""
+    """Return what helps against the things that kubectl's own message leaves open."""
     if re.search(r"connection refused|was refused", message):
-        return " No cluster answers there: `kit up` starts the embedded one again."
+        return " No cluster answers there: the set-up cell, or `kit up`, starts the embedded one again."
+    if re.search(r"already exists|AlreadyExists", message):
+        return " It is there from before: go on with it, or `%kubectl delete` it first."
     if re.search(r'namespaces "[^"]+" not found', message):
         return " The chapter's namespace is gone: the set-up cell makes it again."
     return ""

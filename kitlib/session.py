@@ -96,7 +96,8 @@ class Cluster:
 
     def _sentence(self, error: Exception) -> str:
         server = self._source["clusters"][0]["cluster"].get("server", "?")
-        restart = "the set-up cell, or `kit up`, starts it again" if self.embedded else "is the cluster still there, and the VPN up?"
+        here, there = "the set-up cell, or `kit up`, starts it again", "is the cluster still there, and the VPN up?"
+        restart = here if self.embedded else there
         if isinstance(error, ApiException) and error.status == 401:
             return (
                 f"{server} does not accept the credentials of context {self.context!r} (401); they have probably "

@@ -327,6 +327,8 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
         ("The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?", "`kit up`"),
         ("dial tcp 127.0.0.1:1: connect: connection refused", "`kit up`"),
         ('Error from server (NotFound): namespaces "kit-05" not found', "set-up cell"),
+        ('error: failed to create configmap: configmaps "hello" already exists', "delete"),
+        ('Error from server (AlreadyExists): error when creating "STDIN": pods "web" already exists', "delete"),
         ('Error from server (NotFound): pods "web" not found', ""),
     ],
 )

@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 from kitlib.errors import KitError
 from kitlib.views import access, records
 from kitlib.views.scene import scene, text
-from kitlib.views.watch import Follower, words
+from kitlib.views.watch import NO_ANSWER, Follower, words
 
 NodeAction = Callable[[str, str], None]
 """Called with a verb (`kill` or `start`) and a node's name; raises to say why it cannot."""
@@ -128,7 +128,10 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         return {
             **drawn,
             "title": f"cluster map, {place}",
-            "problems": list(problems),
+            "problems": [
+                f"{problem}; this is what was known last" if problem == NO_ANSWER else problem for problem in problems
+            ],
+            "stale": NO_ANSWER in problems,
             "notice": self._notice,
             "canActOnNodes": self._node_action is not None,
             "manyNamespaces": self._namespace == "*",

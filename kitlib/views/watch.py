@@ -24,6 +24,7 @@ Json = dict[str, Any]
 WATCH_SECONDS = 290
 """How long one watch lasts before the server ends it; kube-apiserver itself uses 300 to 600 s."""
 CONNECT_SECONDS = 5.0
+NO_ANSWER = "the API server does not answer"
 FIRST_DELAY, LAST_DELAY = 0.25, 5.0
 
 
@@ -145,7 +146,7 @@ class Follower(threading.Thread):
         if self._stopping.is_set() or status == 410:
             return
         self.refused = status in (401, 403, 404)
-        self.problem = f"{self.resource}: {words(error)}" if status else "the API server does not answer"
+        self.problem = f"{self.resource}: {words(error)}" if status else NO_ANSWER
         if self.refused:
             self.records = {}
             self.synced.set()

@@ -74,6 +74,16 @@ def test_the_map_outlives_a_restart_of_the_api_server(api: FakeAPI, drawn: Clust
     until(lambda: drawn.scene["problems"] == [])
 
 
+def test_a_map_without_a_server_says_that_it_is_old() -> None:
+    with FakeAPI() as api:
+        api.objects = {NODES: [objects.node()], PODS: [objects.pod("web-1")]}
+        widget = cluster_map("default", api_client=api.api_client)
+        assert widget.scene["stale"] is False
+    until(lambda: widget.scene["stale"])
+    assert "does not answer; this is what was known last" in widget.text() and "[R] web-1" in widget.text()
+    widget.close()
+
+
 def test_what_may_not_be_read_is_named_and_the_rest_is_drawn(api: FakeAPI) -> None:
     api.refused.add(NODES)
     widget = cluster_map("default", api_client=api.api_client)

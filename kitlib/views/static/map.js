@@ -278,6 +278,7 @@ function render({ model, el }) {
     view.canAct = scene.canActOnNodes;
     view.dense = scene.nodes.length > 12;
     part(root, "nodes").classList.toggle("kit-dense", view.dense);
+    part(root, "nodes").classList.toggle("kit-stale", scene.stale);
     root.setAttribute("aria-label", scene.title);
     setText(part(root, "title"), scene.title);
     setText(part(root, "summary"), summary(scene));
