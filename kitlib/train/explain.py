@@ -18,6 +18,12 @@ EXITS = {
     143: "it was told to stop and has saved (143)",
 }
 
+GAVE_UP = ("Timed out waiting", "collective operation timeout", " did not come to ")
+"""What a rank prints last that has waited for another one for too long: gloo's, NCCL's and `launch.py`'s words."""
+
+NOTICE = 3.0
+"""Seconds in which a rank notices that another one has gone."""
+
 PATIENCE = 15.0
 """Seconds after which a Pod that its kubelet has not noticed is worth a word."""
 
@@ -58,8 +64,11 @@ def _advice(text: str) -> str:
 
 
 def _age(pod: Pod) -> float:
-    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
-    return (datetime.now(timezone.utc) - created).total_seconds()
+    return _seconds_since(pod["metadata"]["creationTimestamp"])
+
+
+def _seconds_since(moment: str) -> float:
+    return (datetime.now(timezone.utc) - datetime.fromisoformat(moment.replace("Z", "+00:00"))).total_seconds()
 
 
 def _refusal(pod: Pod) -> str:
@@ -112,10 +121,38 @@ def failure(pod: Pod, lines: list[str]) -> str:
     code = found.get("exitCode")
     reason = pod["status"].get("reason") or found.get("reason") or ""
     why = "OOMKilled: it used more memory than its limit" if reason == "OOMKilled" else EXITS.get(code or 0, "")
+    if any(line.startswith("Timeout (") for line in lines[-60:]):
+        why = "it hung, and ended itself; below is where, the innermost call first"
+        lines = lines[[line.startswith("Timeout (") for line in lines].index(True) :][:12]
     why = why or pod["status"].get("message") or f"exit code {code}"
     where = pod["spec"].get("nodeName", "no node")
     tail = "".join(f"\n    {line}" for line in lines[-12:])
-    return f"Rank {rank_of(pod)} failed on {where}: {why}.{tail}"
+    return f"Rank {rank_of(pod)} failed on {where}: {why}{_advice(why + tail) or '.'}{tail}"
+
+
+def hung(pods: list[Pod], lines: dict[str, list[str]]) -> list[str]:
+    """Name the ranks for which others have waited in vain: they still run, and do nothing.
+
+    Args:
+        pods: The run's Pods.
+        lines: The log of each, by the Pod's uid.
+    """
+    gave_up = []
+    for pod in pods:
+        at = (ended(pod) or {}).get("finishedAt")
+        text = "\n".join(lines.get(pod["metadata"]["uid"], [])[-40:])
+        if at and any(sign in text for sign in GAVE_UP) and _seconds_since(at) > NOTICE:
+            gave_up.append((at, rank_of(pod)))
+    found = []
+    for pod in pods:
+        created, name, rank = pod["metadata"]["creationTimestamp"], pod["metadata"]["name"], rank_of(pod)
+        others = sorted({other for at, other in gave_up if created < at and other != rank})
+        if others and pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
+            tail = "".join(f"\n    {line}" for line in lines.get(pod["metadata"]["uid"], [])[-6:])
+            waited = f"rank {', '.join(map(str, others))} waited for it in vain"
+            end = f"`kubectl delete pod {name}` makes the Job replace it now"
+            found.append(f"Rank {rank} on {pod['spec'].get('nodeName')} hangs: {waited}. {end}.{tail}")
+    return found
 
 
 def is_root_cause(pod: Pod, lines: list[str]) -> bool:
@@ -127,5 +164,5 @@ def is_root_cause(pod: Pod, lines: list[str]) -> bool:
     if "Traceback" in text and text.splitlines()[-1].startswith(" "):
         return False
     lost_peer = any(sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL",
-                                              "Broken pipe", "DistBackendError", "rank 0 did not answer"))  # fmt: skip
+                                              "Broken pipe", "DistBackendError", "rank 0 did not"))  # fmt: skip
     return not lost_peer and (ended(pod) or {}).get("exitCode") != 143

@@ -102,6 +102,20 @@ def _places(wanted: Amounts, offered: Amounts) -> int:
     return int(min((offered.get(name, 0.0) + 1e-9) // amount for name, amount in wanted.items() if amount))
 
 
+def places(pod: dict[str, Any], api: Api) -> int:
+    """Return how many more Pods like this one the cluster holds now; 0 when it does not let us look.
+
+    Args:
+        pod: The spec of a Pod.
+        api: The cluster.
+    """
+    wanted = {name: quantity(amount) for name, amount in pod["containers"][0]["resources"]["requests"].items()}
+    try:
+        return sum(_places(wanted, node.free) for node in read_nodes(api) if not node.why_not)
+    except KitError:
+        return 0
+
+
 def read_nodes(api: Api) -> list[Node]:
     """Return the nodes with what is free on each."""
     used: dict[str, Amounts] = {}

@@ -89,7 +89,7 @@ def alive(limit: float) -> None:
 
     It then prints the line on which it hangs and ends with 1, so that the Job can replace it.
     """
-    faulthandler.dump_traceback_later(limit, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(limit, exit=True, file=2)
 
 
 def stamp() -> Any:

@@ -18,6 +18,12 @@ MENDS = {
     "InvalidImageName": "image= must be like registry/name:tag.",
     "CreateContainerConfigError": "Something that the Pod refers to is missing, or its image runs as root only.",
     "persistentvolumeclaim": "checkpoints='pvc:CLAIM' needs a claim of that name in this namespace: `kubectl get pvc`.",
+    "OOMKilled": "Give more with memory=, or make the micro-batch smaller: batch_size= down, grad_accum= up.",
+    "CUDA out of memory": "Make the micro-batch smaller: batch_size= down, grad_accum= up by as much.",
+    "No space left on device": "Make room where the checkpoints are, or give another place with checkpoints=.",
+    "File too large": "The place of the checkpoints takes no file so large: give another one with checkpoints=.",
+    "Read-only file system": "The place of the checkpoints cannot be written: give another one with checkpoints=.",
+    "Permission denied": "User 1000 must be able to read and write the place that checkpoints= names.",
     "untolerated taint": "tolerations=['KEY=VALUE:NoSchedule'] lets the workers onto tainted nodes.",
     "node affinity/selector": "No node carries what node_selector= asks for: `kubectl get nodes --show-labels`.",
 }

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,52 +18,22 @@ from kubernetes.client import ApiException
 
 from kitlib.errors import KitError
 from kitlib.home import kit_home
-from kitlib.train import explain
+from kitlib.train import elastic, explain
 from kitlib.train import job as jobs
 from kitlib.train import records as rec
 from kitlib.train.api import Api, Away
-from kitlib.train.fit import preflight
+from kitlib.train.fit import places, preflight
 from kitlib.train.job import TrainJob
 from kitlib.train.logs import PodLog, rank_of
 from kitlib.train.mends import mend
 from kitlib.train.progress import Progress, eta, progress
 from kitlib.train.records import Record
+from kitlib.train.state import State
 from kitlib.transport import message_of
-
-SHRINK_AFTER = 5.0
-"""Seconds that an elastic run waits for its last workers before it goes on with fewer."""
 
 
 class TrainingFailed(KitError):  # noqa: N818
     """A run ended without reaching its last step; the message names the rank and its last lines."""
-
-
-@dataclass
-class State:
-    """What the cluster says about a run at one moment.
-
-    Attributes:
-        phase: Pending, Running, Complete, Failed or Deleted.
-        workers: Number of ranks' Pods.
-        pods: The run's Pods, as plain dicts.
-        message: Why the Job failed, in the Job controller's words.
-    """
-
-    phase: str
-    workers: int = 0
-    pods: list[dict[str, Any]] = field(default_factory=list)
-    message: str = ""
-
-    @property
-    def refused(self) -> list[dict[str, Any]]:
-        """The Pods that no node has taken."""
-        pending = [pod for pod in self.pods if pod["status"].get("phase") == "Pending"]
-        return [pod for pod in pending if not pod["spec"].get("nodeName")]
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.phase in ("Complete", "Failed", "Deleted")
 
 
 def submit(job: TrainJob, api: Api | None = None) -> Run:
@@ -115,11 +85,13 @@ def _shrink_to_fit(job: TrainJob, api: Api) -> TrainJob:
     """Ask for fewer workers when the run allows it and the cluster holds no more."""
     if job.min_workers is None or job.min_workers == job.workers:
         return job
-    start = preflight(job, api).start
-    if start >= job.workers or start < job.min_workers:
+    fitting = preflight(job, api).start
+    settings = {"min_workers": job.min_workers, "sequences": job.sequences}
+    start = elastic.allowed(min(fitting, job.workers), settings)
+    if start in (0, job.workers):
         return job
-    print(f"{start} of {job.workers} workers fit now, min_workers is {job.min_workers}: starting with {start}.")
-    return replace(job, workers=start)
+    print(f"{fitting} of {job.workers} workers fit now, min_workers is {job.min_workers}: starting with {start}.")
+    return replace(job, start=start)
 
 
 def runs(api: Api | None = None) -> list[Run]:
@@ -203,7 +175,8 @@ class Run:
             if kind in conditions:
                 return State(kind, job["spec"]["completions"], pods, conditions[kind].get("message", ""))
         active = [pod for pod in pods if pod["status"].get("phase") == "Running"]
-        return State("Running" if active else "Pending", job["spec"]["completions"], pods)
+        phase = "Running" if active else "Pending"
+        return State(phase, job["spec"]["completions"], pods, template=job["spec"]["template"])
 
     def _pods(self) -> list[dict[str, Any]]:
         selector = f"{jobs.JOB_NAME}={self.name}"
@@ -364,9 +337,8 @@ class Run:
         return self
 
     def _follow(self, bar: Progress, deadline: float | None, until: Callable[[list[Record]], bool] | None) -> State:
-        known: list[Record] = []
         said: set[str] = set()
-        waiting_since = time.monotonic()
+        changes = elastic.Elastic()
         while True:
             state = self.state()
             for log in self._logs.values():
@@ -380,11 +352,8 @@ class Run:
                 return state
             if deadline and time.monotonic() > deadline:
                 raise KitError(f"The time is up. {self.explain()}")
-            if not self._scarce(state):
-                waiting_since = time.monotonic()
-            elif time.monotonic() - waiting_since > SHRINK_AFTER:
-                waiting_since = time.monotonic()
-                self._shrink(bar, state)
+            if self._settings.get("min_workers"):
+                self._adapt(bar, changes, state, known)
             time.sleep(1.0 if known and not until else 0.25)
 
     def _show(self, bar: Progress, state: State, known: list[Record], said: set[str]) -> None:
@@ -420,19 +389,22 @@ class Run:
                 log.join(1)
                 if explain.is_root_cause(pod, log.lines):
                     lines.append(explain.failure(pod, log.lines[-6:]))
+        lines += explain.hung(state.pods, {uid: log.lines for uid, log in self._logs.items()})
+        lines += [f"Rank {one['rank']}: {one['text']}" for one in rec.of_kind(known, "warning")]
         for part in rec.attempts(known)[1:] if known else []:
-            lines.append(f"All ranks are back: resumed from step {part['resumed_from']} with {part['world']} ranks.")
+            lines.append(f"All ranks are back: resumed from step {part['resumed_from']}, {part['world']} in all.")
         return lines
 
-    def _scarce(self, state: State) -> bool:
-        """Say whether an elastic run waits for Pods that fit nowhere."""
-        smallest, refused = self._settings.get("min_workers") or state.workers, len(state.refused)
-        return bool(refused) and smallest <= state.workers - refused
-
-    def _shrink(self, bar: Progress, state: State) -> None:
-        workers = state.workers - len(state.refused)
-        bar.say(f"{len(state.refused)} workers fit nowhere: going on with {workers}. The global batch stays.")
-        self.resize(workers)
+    def _adapt(self, bar: Progress, changes: elastic.Elastic, state: State, known: list[Record]) -> None:
+        """Go on with fewer workers when slots are lost, and with more when slots are free again."""
+        missing, step = len(state.refused) + len(state.lost), self._progress(known)[0]
+        pod = state.template["spec"]
+        room = lambda: places(pod, self._api)  # noqa: E731
+        number = changes.change(state.pods, missing, state.workers, self._settings, step, room)
+        if number:
+            why = f"{missing} of {state.workers} workers have no node" if missing else "A slot is free"
+            bar.say(f"{why}: going on with {number}. The global batch stays.")
+            self.resize(number)
 
     def resize(self, workers: int) -> None:
         """Go on with another number of workers, from the last checkpoint and with the same global batch.
@@ -448,12 +420,37 @@ class Run:
         """
         if workers < 1:
             raise KitError(f"workers is {workers}: it must be at least 1.")
-        api, counts = self._api, {"completions": workers, "parallelism": workers}
-        api.ask(api.core.patch_namespaced_config_map, self.name, self.namespace, {"data": {"workers": str(workers)}})
-        api.ask(api.batch.patch_namespaced_job, self.name, self.namespace, {"spec": counts})
-        for pod in self._pods():
-            if pod["status"].get("phase") in ("Pending", "Running") and "deletionTimestamp" not in pod["metadata"]:
-                api.gone(api.core.delete_namespaced_pod, pod["metadata"]["name"], self.namespace)
+        if not self._settings:
+            self.state()
+        if self._settings.get("sequences", 0) % workers:
+            raise KitError(f"workers is {workers}: {self._settings['sequences']} sequences cannot be shared equally.")
+        api, scripts = self._api, {"data": {"workers": str(workers)}}
+        counts = {"spec": {"completions": workers, "parallelism": workers}}
+        change_job = (api.batch.patch_namespaced_job, self.name, self.namespace, counts)
+        change_number = (api.core.patch_namespaced_config_map, self.name, self.namespace, scripts)
+        # No Pod may come up that finds a number in the file at which its own index is too large.
+        if workers > self.state().workers:
+            api.ask(*change_number)
+            api.ask(*change_job)
+        else:
+            api.ask(*change_job)
+            self._end_pods(lambda pod: rank_of(pod) >= workers)
+            api.ask(*change_number)
+        self._end_pods(lambda pod: True)
+
+    def _end_pods(self, which: Callable[[dict[str, Any]], bool]) -> None:
+        """Tell Pods to save and end; those whose node does not answer are forgotten, as nobody else will do it.
+
+        The Job controller waits for them to fail (`podReplacementPolicy` is `Failed` with a podFailurePolicy), which
+        only their kubelet could say; without its finalizer it takes them for gone.
+        """
+        for pod in filter(which, self._pods()):
+            name, api = pod["metadata"]["name"], self._api
+            if elastic.lost(pod):
+                api.gone(api.core.delete_namespaced_pod, name, self.namespace, grace_period_seconds=0)
+                api.gone(api.core.patch_namespaced_pod, name, self.namespace, {"metadata": {"finalizers": None}})
+            elif pod["status"].get("phase") in ("Pending", "Running") and "deletionTimestamp" not in pod["metadata"]:
+                api.gone(api.core.delete_namespaced_pod, name, self.namespace)
 
     def delete(self, wait: bool = True) -> None:
         """Delete the run and all that belongs to it: Pods, ConfigMap, Service, and its own checkpoint folder.
