@@ -5,8 +5,11 @@ Stands for the per-version `crdInfo` of apiextensions-apiserver's handler.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+import orjson
 
 from kitlib.cluster.apiserver.registry import ALL_VERBS, Kind
 from kitlib.cluster.client import Object
@@ -81,7 +84,7 @@ def kinds_of(definition: Object) -> Iterator[CustomKind]:
             schema=(version.get("schema") or {}).get("openAPIV3Schema") or {},
             storage_version=storage,
             is_view=len(spec["versions"]) > 1 or meta.get("generation", 1) > 1,
-            stamp=f"{meta['uid']}/{meta.get('generation')}/{names}",
+            stamp=hashlib.sha256(orjson.dumps([meta["uid"], spec, names])).hexdigest(),
             list_name=names["listKind"],
             columns=tuple(version.get("additionalPrinterColumns") or (_AGE,)),
             scale=subresources.get("scale"),

@@ -158,7 +158,7 @@ class CustomResources:
                     continue
                 texts = [f'"{word}" is already in use' for word in taken]
                 text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-                problem = problem or ("False", f"{field[0].upper()}{field[1:]}Conflict", text)
+                problem = ("False", f"{field[0].upper()}{field[1:]}Conflict", text)
         names["categories"] = wanted.get("categories")
         return {field: value for field, value in names.items() if value is not None}, problem
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import orjson
+
 from kitlib.cluster.apiserver.fielderrors import IMMUTABLE, FieldErrors, dns_1035_label, dns_subdomain
 from kitlib.cluster.apiserver.schemavalidation import pattern, validate
 from kitlib.cluster.apiserver.structural import EMBEDDED, PRESERVE, prune
@@ -87,14 +89,12 @@ def check_update(found: FieldErrors, new: Object, old: Object) -> None:
     served = [version.get("name") for version in spec.get("versions") or ()]
     for index, version in enumerate((new.get("status") or {}).get("storedVersions") or ()):
         if version not in served:
-            text = "missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions"
-            text = text.replace("v1", version, 1)
-            until = "until a storage migration ensures no data remains persisted in"
-            found.invalid(
-                f"status.storedVersions[{index}]",
-                version,
-                f"{text} {until} {version} and removes {version} from status.storedVersions",
+            text = (
+                f"missing from spec.versions; {version} was previously a storage version, and must remain in "
+                f"spec.versions until a storage migration ensures no data remains persisted in {version} and removes "
+                f"{version} from status.storedVersions"
             )
+            found.invalid(f"status.storedVersions[{index}]", version, text)
 
 
 def _check_group(found: FieldErrors, group: str, annotations: Object) -> None:
@@ -289,7 +289,7 @@ def _check_nested(found: FieldErrors, schema: Any, path: str) -> None:
 
 def _check_default(found: FieldErrors, schema: Object, path: str) -> None:
     unknown: list[str] = []
-    prune([schema["default"]], {"items": schema}, unknown)
+    prune(orjson.loads(orjson.dumps([schema["default"]])), {"items": schema}, unknown)
     if unknown:
         found.invalid(f"{path}.default", schema["default"], "must be pruned")
         return
