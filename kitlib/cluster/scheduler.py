@@ -2,8 +2,8 @@
 
 The rule: take the waiting Pod of the highest priority, keep the nodes that pass all filters, score those, bind the
 Pod to one of the best. A Pod that fits nowhere waits until something changes that could help: a node, or, when only
-room was missing, the end of a Pod. Left out: preemption (the messages say what a real scheduler would say when
-preemption finds nothing), profiles and extenders.
+room was missing, the end of a Pod. One that has a higher priority than others may end them (see
+`scheduler_preemption`); the room is then kept for it. Left out: profiles and extenders.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kitlib.cluster.config import Settings
 from kitlib.cluster.informer import EventRecorder, Informers, Key, key_of
 from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo
 from kitlib.cluster.scheduler_plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
+from kitlib.cluster.scheduler_preemption import Candidate, find, ineligible, priority
 from kitlib.cluster.scheduler_volumes import VolumeBinder
 from kitlib.cluster.volumeclaims import CLAIMS, CLASSES, VOLUMES, claims_of
 
@@ -99,8 +100,7 @@ class SchedulingQueue:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.active:
             waiting.active = True
-            priority = waiting.info.pod["spec"].get("priority") or 0
-            heapq.heappush(self._heap, (-priority, next(self._order), key))
+            heapq.heappush(self._heap, (-priority(waiting.info.pod), next(self._order), key))
             self._filled.set()
 
     async def pop(self) -> _Waiting:
@@ -182,6 +182,8 @@ class Scheduler:
         self._informers = Informers(client, self._clock)
         self._tasks: set[asyncio.Future[None]] = set()
         self._next = 0
+        self._nominated: dict[str, tuple[str, PodInfo]] = {}
+        self._budgets = self._informers("poddisruptionbudgets.policy")
         self._volumes = VolumeBinder(client, self._informers)
         for resource in (CLAIMS, VOLUMES, CLASSES):
             self._informers(resource).add_handler(lambda *_: self._queue.wake_claimants())
@@ -215,6 +217,8 @@ class Scheduler:
     def _pod_changed(self, kind: str, _: Object | None, pod: Object) -> None:
         uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
         gone = kind == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if gone or node:
+            self._nominated.pop(uid, None)
         if gone:
             self._queue.drop(key_of(pod))
             if self._cache.remove_pod(uid):
@@ -225,6 +229,7 @@ class Scheduler:
         elif uid in self._cache:  # assumed: its binding is on the way
             return
         elif _is_ours(pod):
+            self._nominate(pod, _nominated_node(pod))
             self._queue.put(pod)
         else:
             self._queue.drop(key_of(pod))
@@ -240,23 +245,84 @@ class Scheduler:
             self._give_up(waiting, {}, refusal(problem, self._cache.nodes))
             return
         filters = Filters(info, self._cache, self._volumes)
-        feasible, failures = self._filter(filters)
+        feasible, failures = self._filter(filters, info)
         if not feasible:
-            self._give_up(waiting, failures, fit_error(filters, failures, self._cache.nodes))
+            self._make_room(waiting, filters, failures)
             return
         node = self._best(info, feasible)
+        self._nominated.pop(info.uid, None)
         self._queue.drop(key_of(info.pod))
         self._cache.set_pod(info.pod, node.name)
         self._spawn(self._bind(waiting, node))
 
-    def _filter(self, filters: Filters) -> tuple[list[NodeInfo], dict[str, list[str]]]:
-        """Return the nodes that pass and, by name, why the others do not; start where the last search ended."""
+    def _make_room(self, waiting: _Waiting, filters: Filters, failures: dict[str, list[str]]) -> None:
+        """Preempt Pods of lower priority if that helps; say in any case that the Pod does not fit now."""
+        info, cache = waiting.info, self._cache
+        error = FitError(failures, cache.nodes)
+        why = ineligible(info, failures, cache)
+        if why:
+            self._give_up(waiting, failures, error.ineligible(why))
+            return
+        reasons = lambda pod, node: self._reasons(Filters(pod, cache, self._volumes), pod, node)  # noqa: E731
+        chosen = find(info, failures, cache, reasons, self._budgets.list())
+        self._nominate(info.pod, chosen.node.name if chosen else "")
+        message = error.sentence() if chosen else error.no_victims(filters)
+        self._give_up(waiting, failures, message, chosen.node.name if chosen else "")
+        if chosen:
+            self._spawn(self._preempt(info, chosen))
+
+    def _nominate(self, pod: Object, node: str) -> None:
+        """Keep room on a node for a Pod, or do so no more."""
+        self._nominated.pop(pod["metadata"]["uid"], None)
+        if node:
+            self._nominated[pod["metadata"]["uid"]] = (node, PodInfo(pod))
+
+    async def _preempt(self, info: PodInfo, chosen: Candidate) -> None:
+        text = f"Preempted by pod {info.uid} on node {chosen.node.name}"
+        why = f"{NAME}: preempting to accommodate a higher priority pod"
+        target = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": why}
+        patch = {"status": {"conditions": [{**target, "lastTransitionTime": rfc3339(self._clock.now())}]}}
+        for victim in chosen.victims:
+            namespace, name = key_of(victim.pod)
+            try:
+                known = {"metadata": {"uid": victim.uid}, **patch}
+                await self._client.patch(
+                    "pods", name, known, namespace, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                )
+                await self._client.delete("pods", name, namespace, uid=victim.uid)
+            except ApiError as error:
+                if error.code not in (404, 409):
+                    log.warning("preempting %s/%s: %s", namespace, name, error)
+                continue
+            self._events.event_with_action(victim.pod, "Normal", "Preempted", "Preempting", text)
+
+    def _reasons(self, filters: Filters, info: PodInfo, node: NodeInfo) -> list[str]:
+        """Return why a Pod cannot run on a node, those counted for whom room is kept there."""
+        rivals = [other for name, other in self._nominated.values() if name == node.name and other.uid != info.uid]
+        rivals = [other for other in rivals if priority(other.pod) >= priority(info.pod)]
+        for other in rivals:
+            node.count(other, 1)
+        try:
+            return filters.reasons(node)
+        finally:
+            for other in rivals:
+                node.count(other, -1)
+
+    def _filter(self, filters: Filters, info: PodInfo) -> tuple[list[NodeInfo], dict[str, list[str]]]:
+        """Return the nodes that pass and, by name, why the others do not; start where the last search ended.
+
+        The node on which room was made is enough.
+        """
         nodes = self._cache.nodes
+        kept = self._nominated.get(info.uid)
+        for node in nodes if kept else ():
+            if node.name == (kept or ("",))[0] and not self._reasons(filters, info, node):
+                return [node], {}
         feasible: list[NodeInfo] = []
         failures: dict[str, list[str]] = {}
         for step in range(len(nodes)):
             node = nodes[(self._next + step) % len(nodes)]
-            reasons = filters.reasons(node)
+            reasons = self._reasons(filters, info, node) if self._nominated else filters.reasons(node)
             if reasons:
                 failures[node.name] = reasons
                 continue
@@ -306,20 +372,25 @@ class Scheduler:
             self._cache.remove_pod(waiting.info.uid)
             self._queue.restore(key, waiting)
 
-    def _give_up(self, waiting: _Waiting, failures: dict[str, list[str]], message: str) -> None:
+    def _give_up(
+        self, waiting: _Waiting, failures: dict[str, list[str]], message: str, nominated: str | None = None
+    ) -> None:
+        """Keep a Pod waiting and say why; None for `nominated` leaves that field of its status as it is."""
         self._queue.failed(waiting, {reason for reasons in failures.values() for reason in reasons})
         pod = waiting.info.pod
         self._events.event_with_action(pod, "Warning", "FailedScheduling", "Scheduling", message)
         known = _scheduled_condition(pod)
-        if (known.get("reason"), known.get("message")) != ("Unschedulable", message):
-            self._spawn(self._write_condition(pod, known, message))
+        nominated = _nominated_node(pod) if nominated is None else nominated
+        if (known.get("reason"), known.get("message"), _nominated_node(pod)) != ("Unschedulable", message, nominated):
+            self._spawn(self._write_condition(pod, known, message, nominated))
 
-    async def _write_condition(self, pod: Object, known: Object, message: str) -> None:
+    async def _write_condition(self, pod: Object, known: Object, message: str, nominated: str) -> None:
         namespace, name = key_of(pod)
         since = known["lastTransitionTime"] if known.get("status") == "False" else rfc3339(self._clock.now())
         condition: Object = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         condition.update(lastProbeTime=None, lastTransitionTime=since)
-        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}}
+        status = {"conditions": [condition], "nominatedNodeName": nominated or None}
+        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
         try:
             await self._client.patch(
                 "pods", name, patch, namespace, subresource="status", content_type=STRATEGIC_MERGE_PATCH
@@ -342,6 +413,10 @@ def _node_view(node: Object) -> tuple[Any, ...]:
     return labels, spec.get("taints"), spec.get("unschedulable"), status.get("allocatable")
 
 
+def _nominated_node(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("nominatedNodeName") or "")
+
+
 def _scheduled_condition(pod: Object) -> Object:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return next((item for item in conditions if item["type"] == "PodScheduled"), {})
@@ -354,19 +429,37 @@ def refusal(why: str, nodes: list[NodeInfo]) -> str:
     return f"{none}: {why}. no new claims to deallocate, preemption: {none}: {hopeless}."
 
 
-def fit_error(filters: Filters, failures: dict[str, list[str]], nodes: list[NodeInfo]) -> str:
-    """Return the sentence of a Pod that fits nowhere, in the words of Kubernetes 1.36."""
-    total = len(nodes)
-    why = _histogram(Counter(reason for reasons in failures.values() for reason in reasons))
-    hopeless = sum(
-        any(reason in FINAL for reason in failures[node.name]) or not filters.could_ever_fit(node) for node in nodes
-    )
-    preemption = Counter({"Preemption is not helpful for scheduling": hopeless})
-    preemption["No preemption victims found for incoming pod"] = total - hopeless
-    return (
-        f"0/{total} nodes are available: {why}. no new claims to deallocate, "
-        f"preemption: 0/{total} nodes are available: {_histogram(+preemption)}."
-    )
+class FitError:
+    """The sentence of a Pod that fits nowhere, in the words of Kubernetes 1.36.
+
+    Args:
+        failures: Why not, by name of the node.
+        nodes: All nodes.
+    """
+
+    def __init__(self, failures: dict[str, list[str]], nodes: list[NodeInfo]) -> None:
+        """Keep both."""
+        self._failures, self._nodes = failures, nodes
+
+    def sentence(self) -> str:
+        """Return what there is to say when room is being made."""
+        why = _histogram(Counter(reason for reasons in self._failures.values() for reason in reasons))
+        return f"0/{len(self._nodes)} nodes are available: {why}."
+
+    def ineligible(self, why: str) -> str:
+        """Return what there is to say when the Pod may not preempt others."""
+        return f"{self.sentence()} no new claims to deallocate, preemption: {why}"
+
+    def no_victims(self, filters: Filters) -> str:
+        """Return what there is to say when the end of other Pods would not help."""
+        failures, total = self._failures, len(self._nodes)
+        hopeless = sum(
+            any(reason in FINAL for reason in failures[node.name]) or not filters.could_ever_fit(node)
+            for node in self._nodes
+        )
+        preemption = Counter({"Preemption is not helpful for scheduling": hopeless})
+        preemption["No preemption victims found for incoming pod"] = total - hopeless
+        return self.ineligible(f"0/{total} nodes are available: {_histogram(+preemption)}.")
 
 
 def _histogram(reasons: Counter[str]) -> str:

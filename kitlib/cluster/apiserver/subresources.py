@@ -176,6 +176,7 @@ def bind(rest: REST, namespace: str, name: str, binding: Object, options: WriteO
         if annotations:
             pod["metadata"].setdefault("annotations", {}).update(annotations)
         set_condition(pod, {"type": "PodScheduled", "status": "True"})
+        pod["status"].pop("nominatedNodeName", None)
         return pod
 
     rest.change(_PODS, entry, assign, options)
