@@ -34,6 +34,9 @@ SYNC_SECONDS = 15.0
 QUIET_SECONDS = 0.12
 """Changes are gathered this long before they are drawn: a rollout is a burst of them."""
 
+DONE = {"kill": "done; nobody tells the cluster, which learns of it by the silence in some seconds", "start": "done"}
+"""What there is to say after a button of a node: one that was powered off is called Ready for a while."""
+
 Json = dict[str, Any]
 
 
@@ -167,7 +170,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
                 self._notice = f"kit node {content['do']} {content['name']} ..."
                 self._dirty.set()
                 self._node_action(content["do"], content["name"])
-                self._notice = f"kit node {content['do']} {content['name']}: done"
+                self._notice = f"kit node {content['do']} {content['name']}: {DONE[content['do']]}"
         except Exception as error:  # whatever a caller's action raises is shown, not lost in a thread
             self._notice = f"{content['do']} {content['name']}: {words(error)}"
         self._dirty.set()

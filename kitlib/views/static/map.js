@@ -284,6 +284,7 @@ function render({ model, el }) {
     setText(part(root, "summary"), summary(scene));
     setText(part(root, "problems"), scene.problems.join(" · "));
     part(root, "services-on").checked = model.get("services");
+    part(root, "services").classList.toggle("kit-on", model.get("services"));
     updateServices(part(root, "services"), scene.services, view);
     drawWaiting(scene.waiting);
     keyed(part(root, "nodes"), scene.nodes, (node) => node.name, (node) => createNode(node, act), (box, node) => updateNode(box, node, view));
