@@ -155,7 +155,12 @@ def differences() -> list[tuple[str, str, str]]:
         ("storage", "a StorageClass makes volumes", "class `standard` makes folders in KIT_HOME; sizes are not held"),
         ("Ingress, NetworkPolicy", "a controller or the network acts on them", "stored only"),
         ("autoscaling", "HorizontalPodAutoscalers act on metrics", "`kubectl top` works; an autoscaler says it can't"),
-        ("custom resources, webhooks", "served, called", "definitions are stored only"),
+        (
+            "custom resources",
+            "CEL rules and conversion webhooks are evaluated",
+            "served, but `x-kubernetes-validations` are ignored and versions convert by name alone",
+        ),
+        ("admission webhooks and policies", "called", "stored only"),
         ("ephemeral containers", "`kubectl debug POD` adds one", "refused; `kubectl debug POD --copy-to` works"),
         ("service account", "each Pod has one, and its token", "a Pod has one if it names one; no token is mounted"),
         ("Services", "a rule of the kernel each", "a socket per address and port: at most 4096, then an event says so"),
