@@ -225,7 +225,7 @@ def _merge(live: Any, applied: Any, shape: Shape) -> Any:
         for name, value in applied.items():
             live[name] = _merge(live.get(name), value, shape.child(name))
         return live
-    if not (shape.is_list(applied) and isinstance(live, list)):
+    if not (shape.is_list(applied) and shape.is_list(live)):
         return applied
     places = {shape.key(item): index for index, item in enumerate(live)}
     for item in applied:
@@ -246,7 +246,7 @@ def _prune(obj: Object, shape: Shape, dropped: list[Path], others: list[Object])
 
 def _remove(value: Any, shape: Shape, path: Path) -> None:
     step, rest = path[0], path[1:]
-    if isinstance(value, list) and shape.keys:
+    if shape.is_list(value):
         found = [index for index, item in enumerate(value) if shape.key(item) == step]
         if not found:
             return

@@ -116,6 +116,10 @@ class StructuralShape(Shape):
         elif self.fields is None and (self.item is True or schema.get("x-kubernetes-preserve-unknown-fields")):
             self.item = _DEDUCED
 
+    def is_list(self, value: Any) -> bool:
+        """Whether a value is tracked item by item; what is applied has not been validated yet."""
+        return super().is_list(value) and (self.keys == ("",) or all(isinstance(item, dict) for item in value))
+
     def _child(self, name: str) -> Shape:
         found = self.item if self.fields is None else self.fields.get(name, _DEDUCED)
         return StructuralShape(found) if found else _ATOM

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import ipaddress
+import math
 import re
 from base64 import b64decode
 from collections.abc import Callable
@@ -162,7 +163,7 @@ def _number(value: float) -> str:
 
 def _check_number(found: FieldErrors, schema: Object, value: float, path: str) -> None:
     most, least, factor = schema.get("maximum"), schema.get("minimum"), schema.get("multipleOf")
-    if factor and abs(value / factor - round(value / factor)) > 1e-9:
+    if factor and abs(math.remainder(value, factor)) > 1e-9 * abs(factor):
         found.invalid(_shown(path), value, f"{path} in body should be a multiple of {_number(factor)}")
     if most is not None:
         strict = bool(schema.get("exclusiveMaximum"))

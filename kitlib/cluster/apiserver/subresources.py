@@ -11,7 +11,6 @@ from typing import Any
 from kitlib.cluster import labels
 from kitlib.cluster.apiserver import deletion, errors, registry, schema, selectors
 from kitlib.cluster.apiserver.auth import Authenticator, User, review
-from kitlib.cluster.apiserver.columns_custom import find
 from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
@@ -96,11 +95,11 @@ def _custom_scale(kind: CustomKind, obj: Object) -> Object:
         ApiError: 500, the object has no replicas.
     """
     paths, meta = kind.scale or {}, obj["metadata"]
-    wanted = (find(obj, paths["specReplicasPath"]) or [None])[0]
+    wanted = _at(obj, paths["specReplicasPath"])
     if not isinstance(wanted, int):
         raise errors.internal(f'the spec replicas field "{paths["specReplicasPath"]}" does not exist')
-    selector = (find(obj, paths["labelSelectorPath"]) or [""])[0] if paths.get("labelSelectorPath") else ""
-    status = {"replicas": (find(obj, paths["statusReplicasPath"]) or [0])[0] or 0}
+    selector = _at(obj, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else ""
+    status = {"replicas": _at(obj, paths["statusReplicasPath"]) or 0}
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
@@ -110,11 +109,11 @@ def _custom_scale(kind: CustomKind, obj: Object) -> Object:
     }
 
 
-def _set_at(obj: Object, path: str, value: Any) -> None:
-    *parents, last = path[1:].split(".")
-    for name in parents:
-        obj = obj.setdefault(name, {})
-    obj[last] = value
+def _at(obj: Any, path: str) -> Any:
+    """Return the value at a path of names, such as `.spec.replicas`; None where there is none."""
+    for name in path[1:].split("."):
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj
 
 
 def set_scale(
@@ -137,7 +136,8 @@ def set_scale(
         raise errors.invalid(SCALE, name, [cause])
     new = entry.copy()
     if isinstance(kind, CustomKind):
-        _set_at(new, (kind.scale or {})["specReplicasPath"], replicas)
+        parent, _, field = (kind.scale or {})["specReplicasPath"].rpartition(".")
+        _at(new, parent)[field] = replicas
     else:
         new["spec"]["replicas"] = replicas
     for field in ("resourceVersion", "uid"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from kitlib.cluster.apiserver import definitions
 from kitlib.cluster.apiserver import validation_objects as objects
 from kitlib.cluster.apiserver import validation_workloads as workloads
+from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.fielderrors import (
     FieldErrors,
     check_annotations,
@@ -21,6 +23,7 @@ from kitlib.cluster.apiserver.fielderrors import (
     qualified_name,
 )
 from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.schemavalidation import validate
 from kitlib.cluster.apiserver.validation_pod import check_pod_spec
 from kitlib.cluster.client import Object
 
@@ -36,7 +39,7 @@ _NAMES: dict[str, Callable[[str], Iterator[str]]] = {
 
 
 def _check_metadata(found: FieldErrors, kind: Kind, meta: Object) -> None:
-    check_name = _NAMES.get(kind.kind, dns_subdomain)
+    check_name = dns_subdomain if isinstance(kind, CustomKind) else _NAMES.get(kind.kind, dns_subdomain)
     prefix, name = meta.get("generateName"), meta.get("name")
     if prefix:
         shown = prefix[:-1] + "a" if prefix.endswith("-") else prefix
@@ -130,6 +133,7 @@ _CREATE: dict[str, Callable[[FieldErrors, Object], None]] = {
     "EndpointSlice": objects.endpoint_slice,
     "Endpoints": objects.endpoints,
     "ResourceQuota": objects.quota,
+    "CustomResourceDefinition": definitions.check,
 }
 
 _UPDATE: dict[str, Callable[[FieldErrors, Object, Object], None]] = {
@@ -146,6 +150,7 @@ _UPDATE: dict[str, Callable[[FieldErrors, Object, Object], None]] = {
     "RoleBinding": objects.binding_update,
     "ClusterRoleBinding": objects.binding_update,
     "PriorityClass": objects.priority_class_update,
+    "CustomResourceDefinition": definitions.check_update,
 }
 
 
@@ -160,6 +165,10 @@ def validate_create(kind: Kind, obj: Object) -> list[Cause]:
         Causes `{reason, message, field}` for `errors.invalid`; empty for a valid object.
     """
     found = FieldErrors()
+    if isinstance(kind, CustomKind):
+        _check_metadata(found, kind, obj["metadata"])
+        validate(found, kind.schema, obj)
+        return found
     if kind.kind == "Event":
         if not kind.group:
             objects.event(found, obj)
@@ -183,10 +192,13 @@ def validate_update(kind: Kind, new: Object, old: Object) -> list[Cause]:
         Causes, as `validate_create`.
     """
     found = FieldErrors()
-    if kind.kind == "Event":
+    if kind.kind == "Event" and not isinstance(kind, CustomKind):
         return found
     if new["metadata"] != old["metadata"]:
         _check_metadata(found, kind, new["metadata"])
+    if isinstance(kind, CustomKind):
+        validate(found, kind.schema, new, old=old)
+        return found
     if all(new.get(name) == old.get(name) for name in {*new, *old} - {"metadata", "status"}):
         return found
     create, update = _CREATE.get(kind.kind), _UPDATE.get(kind.kind)

@@ -372,3 +372,34 @@ async def test_openapi_describes_the_kind(api: API) -> None:
     await api.patch(f"{DEFINITIONS}/{NAME}", {"spec": {"versions": [version()]}})
     changed = (await api.get("/openapi/v3")).body["paths"][f"apis/{GROUP}/v1"]
     assert changed != entry, "a client that keeps documents sees that this one changed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"name": "x"}},
+        {"metadata": None, "spec": {"cronSpec": "0 3 * * *"}},
+        {"metadata": {"name": "X_"}, "spec": {"cronSpec": "0 3 * * *"}},
+        {"metadata": {"name": "x", "labels": {"a": 1}}, "spec": {"cronSpec": "0 3 * * *"}},
+        {"metadata": {"name": "x"}, "spec": []},
+        {"metadata": {"name": "x"}, "spec": None},
+        {"metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *", "steps": [1, {"name": 2}, None]}},
+        {"metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *", "steps": {"name": "a"}}},
+        {"metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *", "labels": ["a"]}},
+        {"metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *", "tags": [{"a": [1]}, {"a": [1]}]}},
+        {"apiVersion": "v1", "metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *"}},
+        {"kind": "Other", "metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *"}},
+        {"metadata": {"name": "x"}, "spec": {"cronSpec": "0 3 * * *", "replicas": 10**18}},
+    ],
+    ids=str,
+)
+async def test_a_body_of_any_shape_gets_a_4xx_answer(api: API, body: dict[str, Any]) -> None:
+    await define(api)
+    found = {"apiVersion": f"{GROUP}/v1", "kind": "CronTab", **body}
+    assert 400 <= (await api.post(CRONTABS, found)).code < 500
+    applied = await api.patch(f"{CRONTABS}/x?fieldManager=me", found, "apply-patch+yaml")
+    assert 400 <= applied.code < 500 or body["metadata"] is None, applied.body
+    await api.post(CRONTABS, crontab("x"))
+    for kind in ("apply-patch+yaml", "merge-patch+json"):
+        answer = await api.patch(f"{CRONTABS}/x?fieldManager=me", found, kind)
+        assert 400 <= answer.code < 500 or body["metadata"] in (None, {"name": "x"}), answer.body
