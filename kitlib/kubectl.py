@@ -462,7 +462,8 @@ def proxy(port: int = 8001) -> Background:
     """Start `kubectl proxy`: the API on a local port, with your credentials added to each request.
 
     Args:
-        port: The local port; when it is taken a free one is used and said (0 asks for any).
+        port: The local port; when it is taken a free one is used and said (0 asks for any). An earlier proxy of this
+            notebook makes way, so that a cell may run twice.
 
     Raises:
         KubectlError: kubectl did not start; the message is kubectl's.
@@ -495,9 +496,11 @@ def stop_all() -> None:
 
 
 def _free(port: int) -> int:
-    """Return `port`, or 0 with a word about it when something listens there."""
+    """Return `port`, taken from an earlier command of this notebook, or 0 with a word when somebody else has it."""
     if not port:
         return 0
+    for earlier in [background for background in running if getattr(background, "port", 0) == port]:
+        earlier.stop()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -258,6 +258,14 @@ def test_a_port_that_is_taken_is_replaced_and_said(fake: Path, capsys: pytest.Ca
     assert f"Port {port} is taken" in capsys.readouterr().out
 
 
+def test_a_cell_that_starts_a_proxy_may_run_twice(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = kubectl.proxy(port=45678)
+    second = kubectl.proxy(port=45678)
+    assert second.alive and not first.alive and kubectl.running == [second]
+    second.stop()
+    assert "taken" not in capsys.readouterr().out
+
+
 def test_a_port_forward_that_fails_says_why(fake: Path) -> None:
     with pytest.raises(kubectl.KubectlError, match="error: no such pod"):
         kubectl.port_forward("nope", 8080)
