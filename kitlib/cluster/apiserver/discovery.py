@@ -85,7 +85,6 @@ def _group(name: str, versions: Iterable[str]) -> Object:
     return {"name": name, "versions": offered, "preferredVersion": offered[0]}
 
 
-@lru_cache(maxsize=4)
 def api_group_list(custom: Custom = ()) -> Object:
     """Return the document at `/apis`."""
     groups = [_group(name, versions) for name, versions in _groups(custom).items() if name]
@@ -100,7 +99,6 @@ def api_group(name: str, custom: Custom = ()) -> Object | None:
     return None
 
 
-@lru_cache(maxsize=256)
 def api_resource_list(group: str, version: str, custom: Custom = ()) -> Object | None:
     """Return the document at `/api/v1` or `/apis/GROUP/VERSION`, or None."""
     kinds = _groups(custom).get(group, {}).get(version)
@@ -179,7 +177,7 @@ def digest(body: bytes) -> str:
     return hashlib.sha512(body).hexdigest().upper()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def aggregated(core: bool, accept: str, custom: Custom = ()) -> tuple[bytes, str, str] | None:
     """Return aggregated discovery: document, content type and ETag; None when the client asks for plain one.
 

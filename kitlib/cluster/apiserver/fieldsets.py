@@ -7,8 +7,9 @@ field, `k:` an item of an associative list, `v:` a member of a set, `.` the node
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -130,9 +131,14 @@ def _root(model: str) -> Shape:
     return Shape(model, None)
 
 
-@lru_cache(maxsize=256)
+_CUSTOM: WeakKeyDictionary[CustomKind, Shape] = WeakKeyDictionary()
+
+
 def _custom_root(kind: CustomKind) -> Shape:
-    return StructuralShape(kind.schema, resource=True)
+    found = _CUSTOM.get(kind)
+    if found is None:
+        found = _CUSTOM[kind] = StructuralShape(kind.schema, resource=True)
+    return found
 
 
 def root(kind: Kind) -> Shape:

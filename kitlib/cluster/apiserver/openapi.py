@@ -52,7 +52,7 @@ _SCALAR_SCHEMAS: dict[str, Object] = {
 _SCALAR_REFERENCES = {"time": _TIME, "micro-time": _MICRO_TIME, "quantity": _QUANTITY, "int-or-string": _INT_OR_STRING}
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _groups(custom: tuple[CustomKind, ...]) -> dict[str, list[Kind]]:
     found: dict[str, list[Kind]] = {}
     for kind in (*KINDS, *custom):
