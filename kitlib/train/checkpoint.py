@@ -64,7 +64,6 @@ def save(folder: Path, step: int, state: State, last: bool) -> None:
 
     Raises:
         OSError: The last one could not be written.
-        RuntimeError: The same, in torch's words.
     """
     path, unfinished = folder / f"step-{step:08d}.pt", folder / "unfinished.pt"
     try:
@@ -78,10 +77,10 @@ def save(folder: Path, step: int, state: State, last: bool) -> None:
             old.unlink()
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
-            unfinished.unlink()
+            unfinished.unlink()  # what a full disk has taken of it
         said = " ".join(str(error).split())[:200]
-        warn(f"step {step} could not be saved in {folder} ({said}): look at its space and rights")
         if last:
-            raise
+            raise OSError(f"the last step, {step}, could not be saved in {folder} ({said})") from error
+        warn(f"step {step} could not be saved in {folder} ({said}), training goes on: look at its space and rights")
     else:
         record("save", step=step)

@@ -40,11 +40,21 @@ def waiting(pods: list[Pod], api: Api) -> list[str]:
             lines.append(f"Rank {rank_of(pod)} is placed on {pod['spec']['nodeName']}, whose kubelet does not answer")
         for status in pod["status"].get("containerStatuses", []):
             found = status.get("state", {}).get("waiting", {})
+            if found.get("reason") == "ContainerCreating" and _age(pod) > PATIENCE:
+                lines += _not_started(pod, api)
             if found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
                 name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
                 said = f"{found['reason']}: {found.get('message', '')}"
                 lines.append(f"Rank {rank_of(pod)} ({name} on {node}): {said}{_advice(said)}")
     return lines
+
+
+def _not_started(pod: Pod, api: Api) -> list[str]:
+    """Say what its kubelet complains about: a volume that is not there, a sandbox that cannot be made."""
+    selector = f"involvedObject.uid={pod['metadata']['uid']},type=Warning"
+    found = api.patiently(api.core.list_namespaced_event, api.namespace, field_selector=selector)["items"]
+    said = [f"{one.get('reason')}: {one.get('message', '')}" for one in found][-1:]
+    return [f"Rank {rank_of(pod)} cannot start on {pod['spec'].get('nodeName')}: {one}{_advice(one)}" for one in said]
 
 
 def not_made(name: str, workers: int, pods: list[Pod], api: Api) -> list[str]:
@@ -126,8 +136,14 @@ def failure(pod: Pod, lines: list[str]) -> str:
         lines = lines[[line.startswith("Timeout (") for line in lines].index(True) :][:12]
     why = why or pod["status"].get("message") or f"exit code {code}"
     where = pod["spec"].get("nodeName", "no node")
-    tail = "".join(f"\n    {line}" for line in lines[-12:])
+    tail = _tail(lines, 12)
     return f"Rank {rank_of(pod)} failed on {where}: {why}{_advice(why + tail) or '.'}{tail}"
+
+
+def _tail(lines: list[str], count: int) -> str:
+    """Return the last lines that say something: no C++ frames, no carets below a call, no empty lines."""
+    telling = [line for line in lines if line.strip(" ^~") and not line.startswith("frame #")]
+    return "".join(f"\n    {line}" for line in telling[-count:])
 
 
 def hung(pods: list[Pod], lines: dict[str, list[str]]) -> list[str]:
@@ -148,7 +164,7 @@ def hung(pods: list[Pod], lines: dict[str, list[str]]) -> list[str]:
         created, name, rank = pod["metadata"]["creationTimestamp"], pod["metadata"]["name"], rank_of(pod)
         others = sorted({other for at, other in gave_up if created < at and other != rank})
         if others and pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
-            tail = "".join(f"\n    {line}" for line in lines.get(pod["metadata"]["uid"], [])[-6:])
+            tail = _tail(lines.get(pod["metadata"]["uid"], []), 6)
             waited = f"rank {', '.join(map(str, others))} waited for it in vain"
             end = f"`kubectl delete pod {name}` makes the Job replace it now"
             found.append(f"Rank {rank} on {pod['spec'].get('nodeName')} hangs: {waited}. {end}.{tail}")
@@ -161,6 +177,8 @@ def is_root_cause(pod: Pod, lines: list[str]) -> bool:
     A traceback without its last line (the Pod was deleted while its log was read) counts as a consequence.
     """
     text = "\n".join(lines[-40:]).rstrip()
+    if any(line.startswith("Timeout (") for line in lines[-60:]):
+        return True
     if "Traceback" in text and text.splitlines()[-1].startswith(" "):
         return False
     lost_peer = any(sign in text for sign in ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL",

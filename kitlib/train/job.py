@@ -200,6 +200,8 @@ def _check_settings(job: TrainJob, known: dict[str, Any]) -> None:
             raise KitError(f"{name} is {value!r}: it must be of type {kind.__name__}, such as {known[name]!r}.")
         if name in ("steps", "batch_size", "grad_accum", "block_size", "threads", "save_every") and value < 1:
             raise KitError(f"{name} is {value}: it must be at least 1.")
+    if job.settings.get("dtype", "float32") not in ("float32", "bfloat16") and known:
+        raise KitError(f"dtype is {job.settings['dtype']!r}: write 'float32' or 'bfloat16'.")
     tokens = job.settings.get("batch_size", 1) * job.settings.get("block_size", 1)
     if tokens > 2**22:
         raise KitError(f"A micro-batch of {tokens:,} tokens fits no GPU: use a smaller batch_size and more grad_accum.")
@@ -423,12 +425,14 @@ class Preview:
     def _repr_html_(self) -> str:
         import html
 
+        style = "font-size:12px;line-height:1.35;white-space:pre;overflow:auto;max-height:44em"
+        soft = "color:var(--jp-ui-font-color2, #57606a);font-style:italic"
         lines = []
         for line in str(self).splitlines():
             code, mark, note = line.partition("  # ")
-            grey = f'<span style="color:#57606a;font-style:italic">{mark}{html.escape(note)}</span>' if mark else ""
+            grey = f'<span style="{soft}">{mark}{html.escape(note)}</span>' if mark else ""
             lines.append(html.escape(code) + grey)
-        return f'<pre style="font-size:12px;line-height:1.35;overflow-x:auto">{chr(10).join(lines)}</pre>'
+        return f'<pre style="{style}">{chr(10).join(lines)}</pre>'
 
 
 def _shorten(manifest: Manifest) -> Manifest:

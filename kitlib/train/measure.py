@@ -55,8 +55,8 @@ def warn(text: str) -> None:
 
 
 def wrong(message: str) -> NoReturn:
-    """End with exit code 64: the configuration is wrong and a retry cannot help."""
-    print(f"worker.py: {message}", file=sys.stderr, flush=True)
+    """End with exit code 64 and one line: the configuration is wrong and a retry cannot help."""
+    print("worker.py:", " ".join(message.split()), file=sys.stderr, flush=True)
     os._exit(64)
 
 

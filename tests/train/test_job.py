@@ -91,6 +91,12 @@ def test_flags_say_what_differs_from_the_preset() -> None:
     assert "--checkpoints" not in jobs.arguments(described(checkpoints="none"))
 
 
+def test_an_elastic_run_tells_its_pods_how_many_workers_its_batch_is_meant_for() -> None:
+    env = {one["name"]: one.get("value") for one in pod(workers=4, min_workers=2)["containers"][0]["env"]}
+    assert env["KIT_WORKERS"] == "4"
+    assert "KIT_WORKERS" not in {one["name"] for one in pod(workers=4)["containers"][0]["env"]}
+
+
 def test_checkpoints_are_a_folder_on_the_embedded_cluster_and_the_users_choice_elsewhere() -> None:
     assert described().checkpoints.startswith("hostpath:/")
     assert jobs.place_checkpoints(train.describe(), embedded=False, namespace="x").checkpoints == "none"
@@ -116,6 +122,7 @@ def test_checkpoints_are_a_folder_on_the_embedded_cluster_and_the_users_choice_e
         ({"min_workers": 3}, "more than the 2 workers"),
         ({"script": "/no/such/file.py"}, "give the path of a Python file"),
         ({"restarts": -1}, "restarts is -1"),
+        ({"dtype": "float16"}, "write 'float32' or 'bfloat16'"),
     ],
 )
 def test_bad_input_gets_one_line_that_says_what_to_write_instead(options: dict[str, Any], words: str) -> None:

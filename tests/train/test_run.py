@@ -13,13 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from harness import EmbeddedCluster, processes_of
+from harness import EmbeddedCluster, processes_of, thorough
 
 from kitlib import train
 from kitlib.course.exercise import NotAttempted, NotYet
 from kitlib.course.exercises import chapter_10
 from kitlib.errors import KitError
 from kitlib.train import explain
+from kitlib.train import records as records_of
 from kitlib.train import run as runs
 from kitlib.train.api import Api
 from kitlib.train.cli import train_command
@@ -115,17 +116,53 @@ def test_a_killed_worker_costs_at_most_one_save_interval_and_changes_nothing(
     assert train.largest_difference(broken.records(), unbroken.records()) < 1e-6
 
 
-def test_a_worker_that_raises_shows_its_rank_and_its_last_lines(submit: Submit, tmp_path: Path) -> None:
+def script_with(folder: Path, before: str, *lines: str) -> Path:
+    """Return a copy of the worker with lines of somebody's own before one of its lines."""
     text = (Path(train.__file__).parent / "worker.py").read_text()
-    line = "    loss, data_ready = gradients(step)\n"
-    assert line in text
-    bug = '    if step == 3 and rank == 1:\n        raise ValueError("a bug of mine")\n'
-    (tmp_path / "mine.py").write_text(text.replace(line, bug + line))
-    run = submit(workers=2, steps=STEPS, script=tmp_path / "mine.py", restarts=0)
+    assert text.count(before) == 1
+    indent = " " * (len(before) - len(before.lstrip()))
+    (folder / "mine.py").write_text(text.replace(before, "".join(f"{indent}{line}\n" for line in lines) + before))
+    return folder / "mine.py"
+
+
+def test_a_worker_that_raises_shows_its_rank_and_its_last_lines(submit: Submit, tmp_path: Path) -> None:
+    bug = ("if step == 3 and rank == 1:", '    raise ValueError("a bug of mine")')
+    mine = script_with(tmp_path, "    loss, data_ready = gradients(step)\n", *bug)
+    run = submit(workers=2, steps=STEPS, script=mine, restarts=0)
     with pytest.raises(train.TrainingFailed) as raised:
         follow(run)
     assert "Rank 1 failed" in str(raised.value) and "ValueError: a bug of mine" in str(raised.value)
     assert "Rank 0 failed" not in str(raised.value), "its peer's end is a consequence, not the cause"
+
+
+def test_a_worker_that_uses_too_much_memory_is_told_so_with_the_mend(submit: Submit, tmp_path: Path) -> None:
+    greed = ("if step == 3 and rank == 1:", "    hoard = bytearray(900_000_000)", "    time.sleep(60)")
+    mine = script_with(tmp_path, "    loss, data_ready = gradients(step)\n", *greed)
+    run = submit(workers=2, steps=STEPS, script=mine, restarts=0, memory="600Mi")
+    with pytest.raises(train.TrainingFailed, match="Rank 1 failed .* OOMKilled: .*memory=.*batch_size= down"):
+        follow(run)
+
+
+def test_a_worker_that_hangs_is_named_with_its_last_lines_and_the_run_goes_on_from_its_last_save(
+    submit: Submit, tmp_path: Path
+) -> None:
+    nap = ("if step == 4 and rank == 1 and not found:", "    print('asleep', flush=True)", "    time.sleep(600)")
+    mine = script_with(tmp_path, "    loss, data_ready = gradients(step)\n", *nap)
+    run, seen = submit(workers=2, steps=8, script=mine, timeout=10, save_every=2), io.StringIO()
+    run.wait(timeout=150, file=seen)
+    assert "hangs: rank 0 waited for it in vain. `kubectl delete pod" in seen.getvalue()
+    assert "    asleep" in seen.getvalue()
+    numbers = run.metrics()
+    assert numbers["finished"] and numbers["restarts"] == 1 and numbers["lost_steps"] == 0
+
+
+def test_a_worker_that_never_comes_to_the_others_is_named(submit: Submit, tmp_path: Path) -> None:
+    mine = script_with(
+        tmp_path, "cfg = configure(sys.argv[1:])\n", "if os.environ['RANK'] == '1':", "    time.sleep(600)"
+    )
+    run = submit(workers=2, steps=4, script=mine, restarts=0, rendezvous_timeout=5)
+    with pytest.raises(train.TrainingFailed, match="Rank 0 failed(?s:.*)TimeoutError: rank 1 did not come"):
+        follow(run)
 
 
 def test_a_wrong_configuration_fails_the_job_at_once_without_a_retry(submit: Submit, tmp_path: Path) -> None:
@@ -159,10 +196,41 @@ def test_a_run_goes_on_with_fewer_workers_and_the_same_loss(submit: Submit) -> N
     assert train.largest_difference(last, unbroken.records()) < 1e-5
 
 
-def test_an_elastic_run_starts_with_what_fits(submit: Submit, capsys: pytest.CaptureFixture[str]) -> None:
-    run = follow(submit(workers=4, gpus_per_worker=1, min_workers=2, steps=4))
-    assert run.metrics()["world_size"] == 3
-    assert "3 of 4 workers fit now" in capsys.readouterr().out
+@pytest.mark.parametrize(("batch_size", "started"), [(6, 3), (4, 2)])
+def test_an_elastic_run_starts_with_what_fits_and_divides_its_batch(
+    submit: Submit, capsys: pytest.CaptureFixture[str], batch_size: int, started: int
+) -> None:
+    run = submit(workers=4, gpus_per_worker=1, min_workers=2, steps=4, batch_size=batch_size, grad_accum=1)
+    follow(run)
+    assert run.metrics()["world_size"] == started
+    assert {one["global_batch"] for one in run.records() if one["kind"] == "header"} == {4 * batch_size}
+    assert f"3 of 4 workers fit now, min_workers is 2: starting with {started}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("victim", sorted(map(int, thorough({"0"}, {"1"}))))
+def test_an_elastic_run_goes_on_with_one_worker_while_a_node_is_off_and_with_two_when_it_is_back(
+    own_cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch, victim: int
+) -> None:
+    own_cluster.kit("up", "--nodes", "2", "--gpus", "1")
+    use(own_cluster, monkeypatch)
+    options = {**SMALL, "workers": 2, "steps": 120, "save_every": 10}
+    run = runs.submit(train.describe(**{**options, **SLOW, "gpus_per_worker": 1, "min_workers": 1}), Api())
+    follow(run, until=at_step(12))
+    node = next(pod["spec"]["nodeName"] for pod in run.state().pods if explain.rank_of(pod) == victim)
+    own_cluster.kit("node", "kill", node)
+    seen = io.StringIO()
+    run.wait(timeout=150, file=seen, until=lambda known: known[-1].get("step", 0) > 14 and worlds(known)[-1] == 1)
+    assert "1 of 2 workers have no node: going on with 1. The global batch stays." in seen.getvalue()
+    own_cluster.kit("node", "start", node)
+    follow(run)
+    records = run.records()
+    assert worlds(records) == [2, 1, 2] and run.metrics()["finished"] and run.metrics()["ranks_equal"]
+    unbroken = follow(runs.submit(train.describe(**options), Api()))
+    assert train.largest_difference(records, unbroken.records()) < 1e-5
+
+
+def worlds(known: list[dict[str, Any]]) -> list[int]:
+    return [part["world"] for part in records_of.attempts(known)]
 
 
 def test_the_exercises_of_chapter_10_tell_right_from_wrong(submit: Submit, api: Api) -> None:

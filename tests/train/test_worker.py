@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,6 +127,59 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(ranks: Start) -> N
     (run.folder / "checkpoints" / "step-00000012.pt").write_bytes(b"torn")
     assert run.start().wait() == [0]
     assert rec.attempts(run.records())[-1]["resumed_from"] == 8
+
+
+def test_a_checkpoint_of_something_else_ends_the_run_with_64_and_stays_as_it_was(ranks: Start) -> None:
+    run = ranks(1, "--steps", "4", "--checkpoints", "checkpoints")
+    assert run.wait() == [0]
+    own, flags = run.folder / "checkpoints" / "step-00000004.pt", run.flags
+    foreign = {"schema": 99}, [1, 2, 3], {**torch.load(own, weights_only=True), "model": {}}
+    run.flags = [*flags, "--n-head", "2"]
+    assert run.start().wait() == [64]
+    assert f"{own.relative_to(run.folder)} holds another model (n_head 4 there and 2 here)" in run.text(0)
+    run.flags = flags
+    for state in foreign:
+        torch.save(state, own)
+        before = own.read_bytes()
+        assert run.start().wait() == [64]
+        assert "give another folder" in run.text(0).splitlines()[-1] and own.read_bytes() == before
+
+
+def test_a_full_disk_costs_no_step_and_leaves_no_half_file(ranks: Start) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, usual[1]))  # less than a checkpoint
+    try:
+        run = ranks(1, "--steps", "12", "--checkpoints", "checkpoints", "--save-every", "4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert run.wait() == [1] and len(rec.loss_curve(run.records())) == 12
+    assert [one["text"][:25] for one in rec.of_kind(run.records(), "warning")] == [
+        "step 4 could not be saved", "step 8 could not be saved"]  # fmt: skip
+    assert "the last step, 12, could not be saved in checkpoints" in run.text(0)
+    assert not list((run.folder / "checkpoints").iterdir())
+    assert run.start().wait() == [0], "with room again, the retry that the Job makes ends well"
+
+
+def test_a_checkpoint_folder_that_is_deleted_is_made_again(ranks: Start) -> None:
+    slowly = ("--slow-rank", "0", "--slow-ms", "50")
+    run = ranks(1, "--steps", "20", "--checkpoints", "checkpoints", "--save-every", "2", *slowly)
+    run.until(lambda: rec.of_kind(run.records(), "save"))
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    assert run.wait() == [0] and (run.folder / "checkpoints" / "step-00000020.pt").exists()
+
+
+def test_a_rank_that_does_not_come_is_named(ranks: Start) -> None:
+    run = ranks(2, "--steps", "4", "--rendezvous-timeout", "3")
+    run.running[1].kill()
+    assert run.running[0].wait(120) == 1
+    assert "TimeoutError: rank 1 did not come to 127.0.0.1" in run.text(0)
+
+
+def test_a_rank_that_hangs_ends_itself_and_says_where(ranks: Start) -> None:
+    run = ranks(2, "--steps", "4", "--timeout", "6", "--slow-rank", "1", "--slow-ms", "600000")
+    assert run.wait() == [1, 1]
+    assert "Timed out waiting" in run.text(0) and "Timeout (" not in run.text(0), "it waited, and gave up before"
+    assert "Timeout (0:00:12)" in run.text(1) and "in gradients" in run.text(1)
 
 
 def test_a_finished_run_that_is_started_again_ends_at_once_with_success(ranks: Start) -> None:
