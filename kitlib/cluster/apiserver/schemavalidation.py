@@ -41,7 +41,8 @@ def validate(found: FieldErrors, schema: Object, value: Any, path: str = "", old
     """
     if old is not UNKNOWN and value == old and type(value) is type(old):
         return
-    if not _check_type(found, schema, value, path) or value is None:
+    _check_type(found, schema, value, path)
+    if value is None:
         return
     _check_junctors(found, schema, value, path)
     if isinstance(value, str):
@@ -69,16 +70,15 @@ def type_name(value: Any) -> str:
     return names[type(value)]
 
 
-def _check_type(found: FieldErrors, schema: Object, value: Any, path: str) -> bool:
+def _check_type(found: FieldErrors, schema: Object, value: Any, path: str) -> None:
     wanted = "integer,string" if schema.get("x-kubernetes-int-or-string") else schema.get("type", "")
     actual = type_name(value)
     if not wanted or actual in wanted.split(",") or (actual, wanted) == ("integer", "number"):
-        return True
+        return
     if actual == "null" and schema.get("nullable"):
-        return True
+        return
     text = f'{path} in body must be of type {wanted}: "{actual}"'
     found.append({"reason": "FieldValueTypeInvalid", "message": f'Invalid value: "{actual}": {text}', "field": path})
-    return False
 
 
 def _valid(schema: Object, value: Any) -> bool:

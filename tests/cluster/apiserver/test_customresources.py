@@ -106,6 +106,7 @@ async def test_unknown_fields_are_pruned_and_refused_if_the_client_asks_for_it(a
         ({"replicas": 0}, ["spec.replicas: Invalid value: 0: spec.replicas in body should be greater than or equal to 1"]),
         ({"replicas": 11}, ["spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10"]),
         ({"image": "x"}, ['spec.image: Unsupported value: "x": supported values: "busybox", "nginx"']),
+        ({"image": 3}, ['spec.image: Invalid value: "integer": ', 'spec.image: Unsupported value: 3: supported values: ']),
         ({"cronSpec": "x"}, [r"""spec.cronSpec: Invalid value: "x": spec.cronSpec in body should match '^(\S+ ){4}\S+$'"""]),
         ({"note": "x"}, ['spec.note: Invalid value: "x": spec.note in body should be at least 2 chars long']),
         ({"note": "123456"}, ["spec.note: Too long: may not be more than 5 bytes"]),
