@@ -161,7 +161,7 @@ def differences() -> list[tuple[str, str, str]]:
             "served, but `x-kubernetes-validations` are ignored and versions convert by name alone",
         ),
         ("admission webhooks and policies", "called", "stored only"),
-        ("ephemeral containers", "`kubectl debug POD` adds one", "refused; `kubectl debug POD --copy-to` works"),
+        ("ephemeral containers", "see the target's processes with `--target`", "see the machine's processes"),
         ("service account", "each Pod has one, and its token", "a Pod has one if it names one; no token is mounted"),
         ("Services", "a rule of the kernel each", "a socket per address and port: at most 4096, then an event says so"),
         ("GPUs", "a device plugin counts them", "NVML counts them; without one, CPU cores, labelled simulated"),

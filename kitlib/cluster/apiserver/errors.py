@@ -70,12 +70,6 @@ def no_such_resource() -> ApiError:
     return ApiError(status(404, "NotFound", "the server could not find the requested resource", {}))
 
 
-def no_ephemeral_containers() -> ApiError:
-    """404: without the details of an object, by which `kubectl debug` sees that the server lacks the feature."""
-    text = "the embedded cluster has no ephemeral containers; use `kubectl exec`, or `kubectl debug POD --copy-to=NAME`"
-    return ApiError(status(404, "NotFound", text, {}))
-
-
 def method_not_allowed() -> ApiError:
     """405: the resource has no such verb."""
     message = "the server does not allow this method on the requested resource"

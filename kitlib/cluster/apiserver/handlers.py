@@ -104,8 +104,6 @@ class Handlers:
         if info.group == "metrics.k8s.io" or (info.kind is not None and info.subresource in STREAMS):
             return await self._stream(request, info)
         kind = info.kind or self._server.custom.by_path(info.group, info.version, info.resource)
-        if info.subresource == "ephemeralcontainers":
-            raise errors.no_ephemeral_containers()
         if kind is None or not _fits(kind, info):
             return documents.not_found()
         method = "GET" if request.method == "HEAD" else request.method

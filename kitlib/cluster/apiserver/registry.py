@@ -2,8 +2,7 @@
 
 Stands for the group/version registrations of kube-apiserver 1.36 (the GA versions that it serves by
 default, see `api/discovery/aggregated_v2.json` in its repository). Kinds that a CustomResourceDefinition defines are
-`customresources.py`'s. Left out: alpha and beta versions, and the subresources `ephemeralcontainers` and `resize` of
-Pods.
+`customresources.py`'s. Left out: alpha and beta versions, and the subresource `resize` of Pods.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ v1
   nodes Node C no - proxy,status
   persistentvolumeclaims PersistentVolumeClaim N pvc - status
   persistentvolumes PersistentVolume C pv - status
-  pods Pod N po all attach,binding,eviction,exec,log,portforward,proxy,status
+  pods Pod N po all attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,status
   podtemplates PodTemplate N - - -
   replicationcontrollers ReplicationController N rc all scale,status
   resourcequotas ResourceQuota N quota - status

@@ -336,7 +336,7 @@ class REST:
         check_revision(kind, entry, new["metadata"])
         carry_over(new, old)
         strategy.prepare_update(kind, new, old, subresource)
-        if not subresource:
+        if subresource in ("", "ephemeralcontainers"):
             self._complete_update(kind, new, old)
         elif subresource == "status" or isinstance(kind, CustomKind):
             _refuse(kind, new, validation.validate_update(kind, new, old))

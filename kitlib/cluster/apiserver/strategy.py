@@ -97,6 +97,10 @@ def prepare_update(kind: Kind, new: Object, old: Object, subresource: str) -> No
     """Undo, in `new`, changes to parts that this endpoint does not own."""
     if subresource in _STATUS_SUBRESOURCES:
         _only_status(kind, new, old)
+    elif subresource == "ephemeralcontainers":
+        _only_ephemeral_containers(new, old)
+    elif kind.resource == "pods":
+        _restore(new["spec"], old["spec"], "ephemeralContainers")
     elif kind.resource == "namespaces":
         finalizers = (new.get("spec") or {}).get("finalizers") or []
         if subresource != "finalize":
@@ -116,6 +120,15 @@ def _only_status(kind: Kind, new: Object, old: Object) -> None:
         new["metadata"] = {**old["metadata"], "managedFields": new["metadata"].get("managedFields")}
     for field in _STATUS_KEEPS.get(kind.resource, ()):
         _restore(new["metadata"], old["metadata"], field)
+
+
+def _only_ephemeral_containers(new: Object, old: Object) -> None:
+    wanted = (new.get("spec") or {}).get("ephemeralContainers") or []
+    for field in {*new, *old} - {"metadata"}:
+        _restore(new, old, field)
+    for field in ("labels", "annotations"):
+        _restore(new["metadata"], old["metadata"], field)
+    new["spec"] = {**old["spec"], "ephemeralContainers": wanted}
 
 
 def _restore(new: Object, old: Object, field: str) -> None:

@@ -6,7 +6,7 @@ unknown fields are `schema.py`'s. Left out: rules of alpha fields, warnings, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from kitlib.cluster.apiserver import definitions
 from kitlib.cluster.apiserver import validation_objects as objects
@@ -100,6 +100,27 @@ def _pod_update(found: FieldErrors, new: Object, old: Object) -> None:
     kept = [toleration in (spec.get("tolerations") or ()) for toleration in before.get("tolerations") or ()]
     if not all(kept) or _fixed_part(spec) != _fixed_part(before) or _gates_added(spec, before):
         found.forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n")
+    _check_ephemeral(found, spec, before.get("ephemeralContainers") or ())
+
+
+def _check_ephemeral(found: FieldErrors, spec: Object, before: Sequence[Object]) -> None:
+    """Check that ephemeral containers are only ever added, and those that are new."""
+    path, now = "spec.ephemeralContainers", {each.get("name"): each for each in spec.get("ephemeralContainers") or ()}
+    for old in before:
+        if old != now.get(old["name"]):
+            done = "changed" if old["name"] in now else "removed"
+            found.forbidden(path, f'existing ephemeral containers "{old["name"]}" may not be {done}\n')
+    taken = {each["name"] for key in ("initContainers", "containers") for each in spec.get(key) or ()}
+    for index, each in enumerate(spec.get("ephemeralContainers") or ()):
+        name, target = each.get("name") or "", each.get("targetContainerName")
+        found.each(f"{path}[{index}].name", name, dns_label(name))
+        if name in taken:
+            found.duplicate(f"{path}[{index}].name", name)
+        if not each.get("image"):
+            found.required(f"{path}[{index}].image")
+        if target and target not in taken:
+            found.not_found(f"{path}[{index}].targetContainerName", target)
+        taken = {*taken, name}
 
 
 def _gates_added(spec: Object, before: Object) -> bool:
@@ -177,6 +198,8 @@ def validate_create(kind: Kind, obj: Object) -> list[Cause]:
     check = _CREATE.get(kind.kind)
     if check is not None:
         check(found, obj)
+    if kind.kind == "Pod" and obj["spec"].get("ephemeralContainers"):
+        found.forbidden("spec.ephemeralContainers", "cannot be set on create")
     return found
 
 

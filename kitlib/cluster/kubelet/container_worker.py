@@ -41,7 +41,7 @@ class ContainerWorker:
     Args:
         facts: What the Pod's containers share.
         spec: The container's spec.
-        init: Whether it is an init container.
+        kind: List of the Pod's spec that it is in: `containers`, `initContainers` or `ephemeralContainers`.
         wake: Has the Pod looked at soon.
 
     Attributes:
@@ -50,11 +50,12 @@ class ContainerWorker:
         running: Whether its process runs.
     """
 
-    def __init__(self, facts: PodFacts, spec: Object, init: bool, wake: Callable[[], None]) -> None:
+    def __init__(self, facts: PodFacts, spec: Object, kind: str, wake: Callable[[], None]) -> None:
         """Start with no run."""
         settings = facts.node.config.cluster.settings
         self.name: str = spec["name"]
-        self.spec, self._facts, self._init, self._wake = spec, facts, init, wake
+        self.spec, self._facts, self._wake = spec, facts, wake
+        self._kind, self._init = kind, kind == "initContainers"
         self.id = ""
         self.attempt = -1
         self.running = False
@@ -155,8 +156,8 @@ class ContainerWorker:
         return delay
 
     def _wanted(self) -> bool:
-        if self._ended is None:
-            return True
+        if self._ended is None or self._kind == "ephemeralContainers":
+            return self._ended is None
         policy = self._facts.pod["spec"].get("restartPolicy", "Always")
         if self._init:
             policy = "Always" if is_sidecar(self.spec) else "OnFailure" if policy == "Always" else policy
@@ -210,7 +211,7 @@ class ContainerWorker:
                 self._event(*event)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
-        self._facts.event(kind, reason, message, self.name, self._init)
+        self._facts.event(kind, reason, message, f"spec.{self._kind}{{{self.name}}}")
 
     # --- the start
 

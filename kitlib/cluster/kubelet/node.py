@@ -113,10 +113,9 @@ class PodFacts:
         """The Pod's namespace."""
         return str(self.pod["metadata"]["namespace"])
 
-    def event(self, kind: str, reason: str, message: str, container: str = "", init: bool = False) -> None:
-        """Record an Event about the Pod or one of its containers."""
+    def event(self, kind: str, reason: str, message: str, path: str = "") -> None:
+        """Record an Event about the Pod or, by its path in the spec, one of its containers."""
         reference = {"apiVersion": "v1", "kind": "Pod", **self.pod}
-        path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}" if container else ""
         self.node.recorder.event(reference, kind, reason, message, field_path=path)
 
     # --- the address
@@ -275,7 +274,8 @@ class PodFacts:
 def references(spec: Object) -> set[tuple[str, str]]:
     """Return the ConfigMaps and Secrets that a Pod's spec names: resource and name."""
     found = set()
-    for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
+    kinds = ("initContainers", "containers", "ephemeralContainers")
+    for container in [container for kind in kinds for container in spec.get(kind) or ()]:
         values = [item.get("valueFrom") or {} for item in container.get("env") or []]
         for source in [*(container.get("envFrom") or []), *values]:
             for key, resource in _REFERENCES.items():

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _RETRY_SECONDS = 1.0
 _MIN_GRACE_SECONDS = 2.0
+_KINDS = ("initContainers", "containers", "ephemeralContainers")
+_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
 class PodWorker:
@@ -63,9 +65,11 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         spec = pod["spec"]
-        self.init = [ContainerWorker(self._facts, c, True, self.wake) for c in spec.get("initContainers") or []]
-        self.main = [ContainerWorker(self._facts, c, False, self.wake) for c in spec["containers"]]
+        self.init, self.main, self.ephemeral = (self._workers(spec, kind) for kind in _KINDS)
         self._adopt(records)
+
+    def _workers(self, spec: Object, kind: str) -> list[ContainerWorker]:
+        return [ContainerWorker(self._facts, container, kind, self.wake) for container in spec.get(kind) or ()]
 
     # --- what others call
 
@@ -80,7 +84,9 @@ class PodWorker:
     def update(self, pod: Object) -> None:
         """Take the newest object of the Pod."""
         self.state.pod = self._facts.pod = pod
-        specs = {c["name"]: c for key in ("initContainers", "containers") for c in pod["spec"].get(key) or []}
+        specs = {c["name"]: c for kind in _KINDS for c in pod["spec"].get(kind) or []}
+        known = {worker.name for worker in self.ephemeral}
+        self.ephemeral += [each for each in self._workers(pod["spec"], _KINDS[2]) if each.name not in known]
         for worker in self.all():
             worker.update(specs[worker.name])
         self.wake()
@@ -122,8 +128,8 @@ class PodWorker:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def all(self) -> list[ContainerWorker]:
-        """Return the workers of all containers, init containers first."""
-        return [*self.init, *self.main]
+        """Return the workers of all containers, init containers first, ephemeral ones last."""
+        return [*self.init, *self.main, *self.ephemeral]
 
     @property
     def active(self) -> bool:
@@ -144,7 +150,7 @@ class PodWorker:
             self._admitted = True
             if old.get("reason"):
                 self._failure = (old["reason"], old.get("message", ""))
-        statuses = {s["name"]: s for key in ("initContainerStatuses", "containerStatuses") for s in old.get(key) or []}
+        statuses = {s["name"]: s for key in _STATUSES for s in old.get(key) or []}
         for worker in self.all():
             mine = [r for r in records if r["labels"]["container"] == worker.name]
             worker.adopt(mine, statuses.get(worker.name))
@@ -226,7 +232,7 @@ class PodWorker:
         return True
 
     async def _sync_containers(self) -> float | None:
-        delays = []
+        delays = [await worker.sync() for worker in self.ephemeral]
         for worker in self.init:
             delays.append(await worker.sync())
             if not worker.initialized:
@@ -338,10 +344,12 @@ class PodWorker:
 
     def _report(self) -> None:
         """Have the status written and shown to the node's server."""
-        init, main = [w.status() for w in self.init], [w.status() for w in self.main]
-        self.state.containers = {w.name: w.container_state(s) for w, s in zip(self.all(), [*init, *main], strict=True)}
+        init, main, ephemeral = ([w.status() for w in group] for group in (self.init, self.main, self.ephemeral))
+        statuses = zip(self.all(), [*init, *main, *ephemeral], strict=True)
+        self.state.containers = {worker.name: worker.container_state(each) for worker, each in statuses}
         if not self._removed:
-            self.node.statuses.set(self.state.pod, self._status(init, main))
+            more = {"ephemeralContainerStatuses": ephemeral} if ephemeral else {}
+            self.node.statuses.set(self.state.pod, {**self._status(init, main), **more})
 
     def _status(self, init: list[Object], main: list[Object]) -> Object:
         pod, phase = self.state.pod, self.phase()

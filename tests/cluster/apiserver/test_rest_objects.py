@@ -450,3 +450,27 @@ async def test_metadata_that_comes_with_a_status_is_checked_too(api: API) -> Non
     refused = await api.patch(f"{PODS}/p/status", wrong)
     assert refused.code == 422 and "metadata.labels" in refused.message
     assert (await api.get(f"{PODS}/p")).body["status"]["phase"] == "Pending"
+
+
+async def test_ephemeral_containers_are_added_by_their_subresource_alone_and_stay(api: API) -> None:
+    pods, look = "/api/v1/namespaces/default/pods", {"name": "look", "image": "busybox"}
+    refused = await api.post(pods, pod("early", ephemeralContainers=[look]))
+    assert "spec.ephemeralContainers: Forbidden: cannot be set on create" in refused.message
+    await api.post(pods, pod("p"))
+    patched = await api.patch(f"{pods}/p", {"spec": {"ephemeralContainers": [look]}})
+    assert "ephemeralContainers" not in patched.body["spec"]
+    made = await api.patch(f"{pods}/p/ephemeralcontainers", {"spec": {"ephemeralContainers": [look]}})
+    assert [each["name"] for each in made.body["spec"]["ephemeralContainers"]] == ["look"]
+    assert made.body["metadata"]["generation"] == 2
+    kept = made.body["spec"]["ephemeralContainers"]
+    for wrong, words in (
+        ([], 'existing ephemeral containers "look" may not be removed'),
+        ([{**look, "image": "other"}], 'existing ephemeral containers "look" may not be changed'),
+        ([*kept, look], 'Duplicate value: "look"'),
+        (
+            [*kept, {"name": "x"}],
+            "spec.ephemeralContainers[1].image: Required value",
+        ),
+    ):
+        answer = await api.patch(f"{pods}/p/ephemeralcontainers", {"spec": {"ephemeralContainers": wrong}})
+        assert (answer.code, words in answer.message) == (422, True), answer.message

@@ -281,3 +281,30 @@ async def test_many_pods_start_and_end_at_once(node: Node) -> None:
     assert len({pod["status"]["podIP"] for pod in pods}) == 12
     await asyncio.gather(*(node.client.delete("pods", name, "default") for name in names))
     await asyncio.gather(*(node.gone(name) for name in names))
+
+
+@BOTH_WAYS
+async def test_an_ephemeral_container_joins_a_pod_that_runs_and_never_starts_again(node: Node) -> None:
+    await node.create("p", "sleep 1000", pod={"restartPolicy": "Always"})
+    await node.ready("p")
+    look = {"name": "look", "image": "busybox", "command": ["sh", "-c", "echo seen; exit 3"]}
+    patch = {"spec": {"ephemeralContainers": [look]}}
+    made = await node.client.patch("pods", "p", patch, "default", subresource="ephemeralcontainers")
+    assert made["spec"]["ephemeralContainers"][0]["terminationMessagePolicy"] == "File"
+
+    def ended(pod: dict) -> bool:
+        (found,) = pod["status"].get("ephemeralContainerStatuses") or [{}]
+        return "terminated" in found.get("state", {})
+
+    pod = await node.wait("p", ended)
+    assert pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+    assert pod["status"]["phase"] == "Running"
+    assert [each["ready"] for each in pod["status"]["containerStatuses"]] == [True]
+    (worker,) = node.kubelet.pods.workers()
+    assert (worker.ephemeral[0].attempt, (worker.folder / "logs/look/0.log").exists()) == (0, True)
+    events = (await node.client.list("events", "default"))["items"]
+    assert "spec.ephemeralContainers{look}" in {each["involvedObject"].get("fieldPath") for each in events}
+    await node.kubelet.stop()
+    await node.start_kubelet()
+    (worker,) = node.kubelet.pods.workers()
+    assert worker.ephemeral[0].attempt == 0
