@@ -74,8 +74,8 @@ class CustomResources:
 
     def _serve(self, name: str, definition: Object | None) -> None:
         """Serve a definition's kinds; what is no longer as it was is taken away, and its watches end."""
-        made = tuple(kinds_of(definition)) if definition is not None and _is(definition, "Established") else ()
-        made = tuple(sorted(made, key=lambda kind: _rank(kind.version)))
+        found = kinds_of(definition) if definition is not None and _is_served(definition) else ()
+        made = tuple(sorted(found, key=lambda kind: _rank(kind.version)))
         present = self._by_definition.get(name, ())
         if [kind.stamp for kind in made] == [kind.stamp for kind in present]:
             return
@@ -85,9 +85,9 @@ class CustomResources:
             self._rest.store.unsubscribe(name, self._object_changed)
         else:
             self._rest.store.subscribe(name, self._object_changed)
-        found = [kind for kinds in self._by_definition.values() for kind in kinds]
-        self.kinds = tuple(sorted(found, key=lambda kind: (kind.group, _rank(kind.version), kind.plural)))
-        self._by_path = {(kind.group, kind.version, kind.plural): kind for kind in found}
+        served = [kind for kinds in self._by_definition.values() for kind in kinds]
+        self.kinds = tuple(sorted(served, key=lambda kind: (kind.group, _rank(kind.version), kind.plural)))
+        self._by_path = {(kind.group, kind.version, kind.plural): kind for kind in served}
         for kind in present:
             for end in tuple(kind.watches):
                 end()
@@ -188,6 +188,14 @@ def _words(value: Iterable[str] | str | None) -> Iterable[str]:
 def _is(definition: Object, condition: str) -> bool:
     conditions = (definition.get("status") or {}).get("conditions") or ()
     return any(each["type"] == condition and each["status"] == "True" for each in conditions)
+
+
+def _is_served(definition: Object) -> bool:
+    """Whether a definition is established; whoever may write its status may also have taken names out of it."""
+    names = (definition.get("status") or {}).get("acceptedNames") or {}
+    return _is(definition, "Established") and all(
+        names.get(field) for field in ("plural", "singular", "kind", "listKind")
+    )
 
 
 def _is_valid(definition: Object) -> bool:

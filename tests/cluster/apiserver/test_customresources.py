@@ -375,6 +375,18 @@ async def test_openapi_describes_the_kind(api: API) -> None:
     assert changed != entry, "a client that keeps documents sees that this one changed"
 
 
+async def test_a_definition_whose_status_somebody_spoilt_is_mended(api: API) -> None:
+    await define(api)
+    await api.post(CRONTABS, crontab())
+    for status in (
+        {"acceptedNames": None},
+        {"acceptedNames": {"listKind": ""}},
+        {"conditions": [], "acceptedNames": None},
+    ):
+        await api.patch(f"{DEFINITIONS}/{NAME}/status", {"status": status})
+        assert (await api.get(CRONTABS)).names == ["nightly"], status
+
+
 @pytest.mark.parametrize(
     "body",
     [
