@@ -1,8 +1,8 @@
 """The registry: programs that stand for container images.
 
 Stands for a registry and the image store of a node. Each folder beside this file is an image: `image.toml` says
-which references it answers to and how it starts, `root/` holds files that a container finds in its working folder.
-Left out: layers and anything that needs another file system: a container uses the machine's own tools.
+which references it answers to and how it starts, `root/` holds files of the container's root folder. Left out: layers,
+and programs of an image's own: a container uses the machine's tools.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Image:
 
     @property
     def root(self) -> Path:
-        """Files that a container finds in its working folder; may not exist."""
+        """Files of the container's root folder; may not exist."""
         return self.folder / "root"
 
 

@@ -9,13 +9,12 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kitlib.cluster import images, quantity
+from kitlib.cluster import quantity
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.images import Image
 from kitlib.cluster.kubelet import env, volumes
@@ -100,7 +99,8 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
         values["KIT_MOUNTS"] = json.dumps({target: source for source, target, _ in mounts})
     argv = [rewrite(word, rewritten) for word in argv]
     values.update({name: rewrite(value, rewritten) for name, value in own.items()})
-    cwd = rewrite(container.get("workingDir") or "", rewritten) or str(folder / "root")
+    home = values["HOME"] if around.isolation == "plain" else "/"
+    cwd = rewrite(container.get("workingDir") or "", rewritten) or home
     request = {
         "argv": argv,
         "env": values,
@@ -112,17 +112,17 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
         "memory_limit": memory_limit(container),
     }
     if around.isolation == "namespaces":
-        request["isolate"] = _isolation(around, folder, mounts)
+        request["isolate"] = _isolation(around, container, mounts) | {"cwd": cwd}
     return request
 
 
 def _prepare_folders(around: Surroundings, container: Object, image: Image) -> Path:
     name = container["name"]
     folder = around.container_folder(name)
-    staging = [folder / "staging" / part for part in ("dev", "tmp", "root")]
-    for path in (folder / "tmp", *staging, around.log_dir(name)):
-        path.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "root", ignore_errors=True)
+    around.log_dir(name).mkdir(parents=True, exist_ok=True)
+    for path in (folder / "root", folder / "tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+    (folder / "tmp").mkdir(parents=True)
     if image.root.is_dir():
         shutil.copytree(image.root, folder / "root")
     else:
@@ -152,9 +152,9 @@ def environment(around: Surroundings, container: Object, image: Image) -> tuple[
     values = env.base(str(image.folder / "bin") if (image.folder / "bin").is_dir() else "")
     values.update(image.env)
     values["HOSTNAME"] = around.hostname
-    values["HOME"] = str(folder / "root")
+    values["HOME"] = "/root"
     if around.isolation == "plain":
-        values["TMPDIR"] = str(folder / "tmp")
+        values["HOME"], values["TMPDIR"] = str(folder / "root"), str(folder / "tmp")
     if container.get("tty"):
         values["TERM"] = "xterm"
     values["POD_IP"] = around.ip
@@ -192,16 +192,19 @@ def memory_limit(container: Object) -> int:
     return int(quantity.parse(limit)) if limit else 0
 
 
-def _isolation(around: Surroundings, folder: Path, mounts: Sequence[tuple[str, str, bool]]) -> Object:
-    etc = around.folder / "etc"
+def _isolation(around: Surroundings, container: Object, mounts: Sequence[tuple[str, str, bool]]) -> Object:
+    etc, folder = around.folder / "etc", around.container_folder(container["name"])
     etc.mkdir(exist_ok=True)
     (etc / "hostname").write_text(around.hostname + "\n")
     (etc / "hosts").write_text(hosts_file(around))
     binds = [[str(etc / name), f"/etc/{name}", False] for name in ("hostname", "hosts") if Path("/etc", name).exists()]
-    binds += [list(mount) for mount in mounts]
-    keep = [str(around.config.cluster.home), sys.prefix, sys.base_prefix, str(Path(images.__file__).parents[2])]
-    staging, tmp = str(folder / "staging"), str(folder / "tmp")
-    return {"hostname": around.hostname, "binds": binds, "staging": staging, "tmp": tmp, "keep": keep}
+    return {
+        "hostname": around.hostname,
+        "root": str(folder / "root"),
+        "binds": [*binds, *map(list, mounts)],
+        "keep": env.needed_paths(),
+        "read_only": bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
+    }
 
 
 def refresh_hosts(around: Surroundings) -> None:

@@ -10,9 +10,11 @@ import base64
 import os
 import re
 import shutil
+import site
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
 from typing import Any
 
 from kitlib.cluster import images, quantity
@@ -52,7 +54,19 @@ def base(image_bin: str = "") -> dict[str, str]:
     folders = [str(images.BIN), image_bin, os.path.dirname(sys.executable), tools]
     env["PATH"] = ":".join(folder for folder in folders if folder)
     env["KIT_PYTHON"] = sys.executable
+    if site.ENABLE_USER_SITE:
+        env["PYTHONUSERBASE"] = site.getuserbase()
     return env
+
+
+def needed_paths() -> list[str]:
+    """Return the paths of the machine that programs started with `base` read: the interpreter and its libraries."""
+    kit, interpreter = Path(images.__file__).parents[2], Path(sys.executable).resolve().parents[1]
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    named = [path for name in _PASSED for path in os.environ.get(name, "").split(os.pathsep)]
+    paths = [sys.prefix, sys.base_prefix, str(interpreter), str(kit), *packages, *named]
+    paths.append(os.path.realpath("/etc/resolv.conf"))
+    return [path for path in dict.fromkeys(paths) if path.startswith("/") and path != "/" and os.path.exists(path)]
 
 
 def service_variables(services: Iterable[Object], namespace: str, host: str = "") -> dict[str, str]:

@@ -1,17 +1,19 @@
-"""What a container sees of the machine: its volumes, its host name.
+"""What a container sees of the machine: a root file system of its own, its volumes, its host name.
 
-Stands for the mount and UTS namespaces that a container runtime makes. Left out: network, PID and user isolation,
-and an image's own root file system. Where the kernel allows no namespaces, `plain` mode rewrites paths (see
-`containers.py`); it changes nothing outside the container either.
+Stands for the mount and UTS namespaces that a container runtime makes. The root is the container's own folder; the
+machine's programs and libraries show through in it, read-only, for the stand-ins have none of their own. Nothing else
+of the machine is there: a container can neither see nor delete the user's files. Left out: network, PID and user
+isolation. Where the kernel allows no namespaces, `plain` mode rewrites paths (see `containers.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -23,6 +25,9 @@ _MNT_DETACH = 2
 _DEVICES = frozenset(
     "null zero full random urandom tty ptmx pts shm mqueue console fuse kvm dri kfd infiniband".split()
 )
+_SYSTEM = frozenset("bin sbin usr lib lib32 lib64 libx32 etc proc sys nix gnu".split())
+"""Folders of the machine that a container has too; all but the kernel's own are read-only there."""
+_EMPTY = ("home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "var/cache", "var/lib", "var/log", "var/tmp")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -55,7 +60,7 @@ def namespaces_work() -> bool:
     if sys.platform != "linux":
         return False
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
-        for name in ("dev", "tmp", "root", "volume"):
+        for name in ("root", "volume"):
             os.mkdir(f"{folder}/{name}")
         pid = os.fork()
         if pid == 0:
@@ -64,11 +69,10 @@ def namespaces_work() -> bool:
 
 
 def _try_everything(folder: str) -> NoReturn:
-    """In a forked child: enter namespaces with a volume at a place that does not exist; exit 0 if that works."""
+    """In a forked child: enter namespaces with volumes at places that do not exist; exit 0 if that works."""
     try:
-        binds = [[f"{folder}/volume", "/kit-probe/volume", True]]
-        spec = {"hostname": "probe", "binds": binds, "staging": folder, "tmp": f"{folder}/volume", "keep": [folder]}
-        enter_new(spec)
+        binds = [[f"{folder}/volume", target, True] for target in ("/kit-probe/volume", "/usr/share/kit-probe")]
+        enter_new({"hostname": "probe", "root": f"{folder}/root", "binds": binds, "keep": []})
         os._exit(0)
     finally:
         os._exit(1)
@@ -89,8 +93,9 @@ def enter_new(spec: Mapping[str, Any]) -> None:
     """In a forked child: enter new namespaces and set up what `spec` says.
 
     Args:
-        spec: `hostname`; `binds`, a list of `[source, target, read_only]`; `staging`, an empty folder of the
-            container to build in; `tmp`, its own /tmp; `keep`, folders of the machine that stay visible in it.
+        spec: `hostname`; `root`, the folder that becomes `/`; `binds`, a list of `[source, target, read_only]`;
+            `keep`, paths of the machine that show through, read-only; and optionally `cwd`, a working folder to
+            make, and `read_only`, whether `/` is.
 
     Raises:
         OSError: A mount failed; the container does not start.
@@ -98,38 +103,51 @@ def enter_new(spec: Mapping[str, Any]) -> None:
     _unshare()
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     _check(_libc.sethostname(spec["hostname"].encode(), len(spec["hostname"].encode())), "sethostname")
-    staging = spec["staging"]
-    binds = sorted(spec["binds"], key=lambda bind: bind[1].count("/"))
-    _private_dev(staging + "/dev")
-    _private_tmp(staging + "/tmp", spec["tmp"], spec["keep"])
-    outside = [target for _, target, _ in binds if not target.startswith(("/dev/", "/tmp/"))]
-    root = _new_root(staging + "/root", outside)
-    for source, target, read_only in binds:
+    root = spec["root"]
+    _mount(root, root, "", _MS_BIND)  # only a mount can become the root
+    _show_system(root)
+    _show_kept(root, spec["keep"])
+    _private_dev(f"{root}/dev")
+    for source, target, read_only in sorted(spec["binds"], key=lambda bind: bind[1].count("/")):
+        _place(source, root, target)
         _bind(source, root + target, read_only)
-    if root:
-        _pivot(root)
+    with contextlib.suppress(OSError):  # then the change of folder says what is wrong
+        os.makedirs(root + spec.get("cwd", "/"), exist_ok=True)
+    _pivot(root)
+    if spec.get("read_only"):
+        _make_read_only("/")
 
 
-def _private_dev(staging: str) -> None:
+def _show_system(root: str) -> None:
+    """Show the machine's programs and libraries, and make the folders that every image has."""
+    for entry in os.scandir("/"):
+        if entry.name in _SYSTEM and not os.path.lexists(f"{root}/{entry.name}"):
+            _show(entry.path, f"{root}/{entry.name}")
+            if entry.name not in ("proc", "sys") and not entry.is_symlink():
+                _make_read_only(f"{root}/{entry.name}")
+    for name in _EMPTY:
+        os.makedirs(f"{root}/{name}", exist_ok=True)
+    for name in ("tmp", "var/tmp"):
+        os.chmod(f"{root}/{name}", 0o1777)
+
+
+def _show_kept(root: str, paths: Iterable[str]) -> None:
+    """Show paths of the machine at the same place; links on the way to them are followed."""
+    for path in sorted(set(paths), key=lambda path: path.count("/")):
+        if not os.path.exists(root + path) and os.path.exists(path):
+            _place(path, root, path)
+            _bind(path, root + path, True)
+
+
+def _private_dev(target: str) -> None:
     """Give the container a /dev of its own, with what every container has and the machine's accelerators."""
-    _mount("tmpfs", staging, "tmpfs", 0, "mode=755,size=1m")
+    os.makedirs(target, exist_ok=True)
+    _mount("tmpfs", target, "tmpfs", 0, "mode=755,size=1m")
     for name in os.listdir("/dev"):
         if name in _DEVICES or name.startswith("nvidia"):
-            _show(f"/dev/{name}", f"{staging}/{name}")
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"{staging}/{name}")
-    _mount(staging, "/dev", "", _MS_MOVE)
-
-
-def _private_tmp(staging: str, folder: str, keep: list[str]) -> None:
-    """Give the container a /tmp of its own; what must stay visible of the machine's shows through."""
-    _mount(folder, staging, "", _MS_BIND)
-    for path in keep:
-        if path.startswith("/tmp/") and os.path.isdir(path):
-            shown = staging + path.removeprefix("/tmp")
-            os.makedirs(shown, exist_ok=True)
-            _mount(path, shown, "", _MS_BIND | _MS_REC)
-    _mount(staging, "/tmp", "", _MS_MOVE)
+            _show(f"/dev/{name}", f"{target}/{name}")
+    for name, place in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink(f"/proc/self/fd{place}", f"{target}/{name}")
 
 
 def _show(source: str, target: str) -> None:
@@ -145,10 +163,13 @@ def _show(source: str, target: str) -> None:
 
 
 def _bind(source: str, target: str, read_only: bool) -> None:
-    _make_mount_point(source, target)
     _mount(source, target, "", _MS_BIND | _MS_REC)
     if read_only:
-        _mount("none", target, "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _locked_flags(target))
+        _make_read_only(target)
+
+
+def _make_read_only(target: str) -> None:
+    _mount("none", target, "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _locked_flags(target))
 
 
 def _locked_flags(target: str) -> int:
@@ -157,9 +178,18 @@ def _locked_flags(target: str) -> int:
     return os.statvfs(target).f_flag & kept
 
 
-def _make_mount_point(source: str, target: str) -> None:
-    if os.path.exists(target):
+def _place(source: str, root: str, target: str) -> None:
+    """Make what `source` can be mounted on; below a folder of the machine, in a private copy of that folder."""
+    if os.path.exists(root + target):
         return
+    try:
+        _make_mount_point(source, root + target)
+    except OSError:  # it is read-only
+        _open_up(root, target)
+        _make_mount_point(source, root + target)
+
+
+def _make_mount_point(source: str, target: str) -> None:
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
         return
@@ -185,35 +215,15 @@ def _namespace(pid: int | str, name: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{name}").st_ino
 
 
-def _new_root(staging: str, targets: list[str]) -> str:
-    """Build a root in which every target can be made without touching the machine's files.
-
-    Returns:
-        Its path; empty when every target exists already and the machine's own root serves.
-    """
-    missing = [target for target in targets if not os.path.exists(target)]
-    if not missing:
-        return ""
-    _mount("tmpfs", staging, "tmpfs", 0, "mode=755,size=16m")
-    _mirror("/", staging)
-    opened = {"/"}
-    for target in missing:
-        _open_up(staging, target, opened)
-    return staging
-
-
-def _open_up(root: str, target: str, opened: set[str]) -> None:
+def _open_up(root: str, target: str) -> None:
     """Replace the deepest folder above `target` that exists by a private copy, entry by entry."""
     parent = os.path.dirname(target)
     while not os.path.isdir(root + parent):
         parent = os.path.dirname(parent)
-    if parent in opened:
-        return
-    opened.add(parent)
-    private = f"{root}/.private-{len(opened)}"
+    private = f"{root}/.private"
     os.mkdir(private)
     _mount("tmpfs", private, "tmpfs", 0, "mode=755,size=16m")
-    _mirror(parent, private)
+    _mirror(root + parent, private)
     _mount(private, root + parent, "", _MS_MOVE)
     os.rmdir(private)
 

@@ -108,6 +108,13 @@ class Node:
         obj = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         return await self.client.create("pods", obj, "default")
 
+    def shares(self) -> dict[str, Any]:
+        """Return arguments for `create` by which a container has this node's folder `shared` at /shared."""
+        folder = self.home / "shared"
+        folder.mkdir()
+        volumes = [{"name": "shared", "hostPath": {"path": str(folder)}}]
+        return {"pod": {"volumes": volumes}, "volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+
     async def configmap(self, name: str, data: dict[str, str]) -> None:
         obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
         await self.client.create("configmaps", obj, "default")

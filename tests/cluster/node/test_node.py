@@ -73,12 +73,10 @@ async def test_a_restarted_kubelet_adopts_running_pods(node: Node) -> None:
 
 
 async def test_a_restarted_kubelet_learns_of_exits_that_happened_meanwhile(node: Node) -> None:
-    flag = node.home / "flag"
-    command = "echo up; until test -e $FLAG; do sleep 0.02; done; exit 5"
-    await node.create("ends", command, env=[{"name": "FLAG", "value": str(flag)}])
+    await node.create("ends", "echo up; until test -e /shared/flag; do sleep 0.02; done; exit 5", **node.shares())
     await node.logged("ends", "up")
     await node.kubelet.stop()
-    flag.touch()
+    (node.home / "shared" / "flag").touch()
     await node.start_kubelet()
     assert state_of(await node.finished("ends"))["state"]["terminated"]["exitCode"] == 5
 
@@ -192,11 +190,11 @@ async def test_attach_joins_the_containers_own_process(node: Node) -> None:
 
 
 async def test_a_readiness_probe_decides_when_a_pod_is_ready(node: Node) -> None:
-    probe = {"exec": {"command": ["test", "-e", str(node.home / "ready")]}, "periodSeconds": 1}
-    await node.create("slow", "sleep 1000", readinessProbe=probe)
+    probe = {"exec": {"command": ["test", "-e", "/shared/ready"]}, "periodSeconds": 1}
+    await node.create("slow", "sleep 1000", readinessProbe=probe, **node.shares())
     assert "Readiness probe failed" in await node.event("slow", "Unhealthy")
     assert not state_of(await node.get("slow"))["ready"]
-    (node.home / "ready").touch()
+    (node.home / "shared" / "ready").touch()
     await node.ready("slow")
 
 

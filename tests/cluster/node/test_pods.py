@@ -141,12 +141,12 @@ async def test_a_container_knows_its_pod_and_nothing_of_the_user(node: Node, mon
 
 
 async def test_a_deleted_pod_gets_sigterm_and_time_to_end(node: Node) -> None:
-    await node.create("polite", "trap 'echo bye > $OUT; exit 0' TERM; echo up; while :; do sleep 0.05; done",
-                      env=[{"name": "OUT", "value": str(node.home / "out")}])  # fmt: skip
+    command = "trap 'echo bye > /shared/out; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    await node.create("polite", command, **node.shares())
     await node.logged("polite", "up")
     await node.client.delete("pods", "polite", "default")
     await node.gone("polite")
-    assert (node.home / "out").read_text() == "bye\n"
+    assert (node.home / "shared" / "out").read_text() == "bye\n"
     assert ("Killing", "Stopping container c") in await node.events("polite")
 
 
@@ -170,13 +170,12 @@ async def test_a_pod_deleted_by_force_is_gone_at_once_and_its_processes_soon(nod
 
 
 async def test_pre_stop_runs_before_sigterm(node: Node) -> None:
-    hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo stopping > $HOOK"]}}}
-    env = [{"name": "HOOK", "value": str(node.home / "hook")}]
-    await node.create("hook", "sleep 1000", lifecycle=hook, env=env)
+    hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo stopping > /shared/hook"]}}}
+    await node.create("hook", "sleep 1000", lifecycle=hook, **node.shares())
     await node.ready("hook")
     await node.client.delete("pods", "hook", "default")
     await node.gone("hook")
-    assert (node.home / "hook").read_text() == "stopping\n"
+    assert (node.home / "shared" / "hook").read_text() == "stopping\n"
 
 
 async def test_a_failing_post_start_hook_kills_the_container(node: Node) -> None:

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 import psutil
+import pytest
 
+from kitlib.cluster.kubelet.isolation import namespaces_work
 from kitlib.cluster.kubelet.node import token_of
 from kitlib.cluster.kubelet.volumes import memory_folder, write_atomically
 
@@ -195,3 +197,25 @@ async def test_a_token_in_a_volume_is_replaced_before_it_expires(node: Node) -> 
     assert user is not None
     assert (user.name, audiences) == ("system:serviceaccount:default:robot", ["vault"])
     assert user.extra["authentication.kubernetes.io/pod-name"] == ["p"]
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="the kernel allows no namespaces")
+async def test_a_container_has_a_root_of_its_own_and_can_neither_see_nor_change_the_machines_files(
+    node: Node, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("precious")
+    command = f"pwd; echo $HOME; ls /; echo x > /file && cat /file; ls {tmp_path}; rm -rf {tmp_path}; touch /usr/x"
+    await node.create("own", command)
+    output = await node.output("own")
+    words = output.split("\n")
+    assert words[:2] == ["/", "/root"] and {"bin", "dev", "etc", "home", "proc", "root", "tmp", "usr"} <= set(words)
+    assert "x" in words and "mine" not in words
+    assert "Read-only file system" in output
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="the kernel allows no namespaces")
+async def test_a_read_only_root_file_system_takes_no_file(node: Node) -> None:
+    options = {"securityContext": {"readOnlyRootFilesystem": True}}
+    await node.create("ro", "touch /file; touch /tmp/file && echo tmp", **options)
+    assert "Read-only file system" in await node.output("ro")
