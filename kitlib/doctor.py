@@ -132,7 +132,11 @@ def differences() -> list[tuple[str, str, str]]:
     """Return where the embedded cluster differs from a real one: (what, real cluster, embedded cluster)."""
     real, lab = REAL_TIMES, Settings()
     return [
-        ("containers", "isolated by namespaces and control groups", "processes of yours; own files and host name where the kernel allows"),
+        (
+            "containers",
+            "isolated by namespaces and control groups",
+            "processes of yours; own files if the kernel allows",
+        ),
         ("images", "pulled from a registry", "programs of the kit that stand for a few images; others are not found"),
         ("Pod addresses", "a network of their own", "127.B.x.y on this machine, reachable from your shell"),
         ("DNS", "CoreDNS", "none; Service environment variables, and /etc/hosts where the kernel allows"),
