@@ -10,6 +10,8 @@ from typing import Any, TextIO
 from kitlib.train import records as rec
 from kitlib.train.records import Record
 
+INTERRUPTED = "Only the watching has stopped; the run goes on, and wait() takes it up again."
+
 
 def in_notebook() -> bool:
     """Say whether this process is the kernel of a notebook."""
@@ -115,10 +117,16 @@ class Notebook(Progress):
         self._kept: list[str] = []
         return self
 
+    def __exit__(self, *raised: object) -> None:
+        """Let IPython show an interruption as one line, not as a traceback."""
+        if isinstance(raised[1], KeyboardInterrupt):
+            raised[1]._render_traceback_ = lambda: [INTERRUPTED]  # type: ignore[attr-defined]
+
     def show(self, step: int, steps: int, text: str) -> None:
         """Show how far a run is."""
         self._bar.max, self._bar.value = max(steps, 1), step
-        label = f"&nbsp;{step}/{steps}&nbsp; {html.escape(text)}"
+        words = [f"{step}/{steps}"] if steps else []
+        label = "&nbsp;" + " &nbsp;·&nbsp; ".join(html.escape(word) for word in [*words, *text.split("  ")])
         if label != self._label.value:
             self._label.value = label
 

@@ -6,14 +6,16 @@ stays readable in grey: lines differ by style and marker, areas by hatching, and
 
 from __future__ import annotations
 
+import functools
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from kitlib.errors import KitError
 from kitlib.train import records as rec
 from kitlib.train.records import Record
 
@@ -106,7 +108,9 @@ def plot_throughput(records: Iterable[Record]) -> Any:
         f"Per rank: its own tokens / its own time. {head['tokens_per_step']:,} tokens a step in all."
     )
     if len(parts) > 1:
-        caption += f" Hatched: no steps, the Job replaced Pods; {lost} steps (crosses) were lost and computed again."
+        which = "1 step (cross) was" if lost == 1 else f"{lost} steps (crosses) were"
+        fate = f"{which} lost and computed again" if lost else "no step was lost"
+        caption += f" Hatched: no steps, the Job replaced Pods; {fate}."
     ranks = f"{head['world']} rank{'s' if head['world'] > 1 else ''}"
     figure, axis = _figure(f"Throughput, {ranks}, {where(kept)}", caption)
     zero = min(one["begin"] for one in parts)
@@ -124,6 +128,8 @@ def plot_throughput(records: Iterable[Record]) -> Any:
     _thousands(axis)
     if peak:
         axis.legend(fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False)
+    rates = rec.rates(rec.measured(kept))
+    figure.words += f" Median: {np.median(rates):,.0f} tokens/s in all." if rates else ""
     return figure
 
 
@@ -179,9 +185,9 @@ def plot_step_time(records: Iterable[Record]) -> Any:
     steps = [step for step in steps if len(step) == world]
     caption = (
         f"{len(steps)} measured steps. Left: dot = median, thick bar = middle half, thin bar = 5th to 95th percentile. "
-        "Right: medians. Compute = forward and backward until the last gradient is there, and the optimizer; "
-        "wait = from then until the averaged gradients are there: communication that backward did not hide, "
-        "and waiting for a slower rank. " + _probe_words(rec.communication(kept), world)
+        "Right: the median of each part (medians need not add up). Compute = forward and backward until the last "
+        "gradient is there, and the optimizer; wait = from then until the averaged gradients are there: communication "
+        "that backward did not hide, and waiting for a slower rank. " + _probe_words(rec.communication(kept), world)
     )
     figure, (left, right) = _figure(f"Step time, {world} ranks, {where(kept)}", caption, panels=2)
     for rank in range(world):
@@ -198,7 +204,14 @@ def plot_step_time(records: Iterable[Record]) -> Any:
     right.set(xlabel="rank", ylabel="median time (ms)", xticks=range(world), xlim=(-0.6, world - 0.4))
     right.set_ylim(0, float(floor.max()) * 1.25)
     right.legend(fontsize=11, loc="upper center", ncols=3, frameon=False)
+    figure.words += _medians("step", [[step[rank]["t_step"] * 1e3 for step in steps] for rank in range(world)])
     return figure
+
+
+def _medians(what: str, ranks: Iterable[Iterable[float]]) -> str:
+    """Say the medians of the first ranks, for those who do not see the figure."""
+    each = [f"rank {rank} {np.nanmedian(list(values)):.0f} ms" for rank, values in enumerate(ranks) if rank < 16]
+    return f" Median {what} time: {', '.join(each)}."
 
 
 def _percentile_bar(axis: Any, place: float, values: Any, color: str = INK) -> None:
@@ -247,13 +260,15 @@ def plot_heat_map(records: Iterable[Record], value: str = "t_compute") -> Any:
         grid[one["rank"], one["step"] - 1] = one[value] * 1e3
     words = {"t_compute": "compute", "t_wait": "wait", "t_step": "step", "t_data": "data"}
     caption = (
-        f"One tile per rank and step; darker = longer {words[value]} time (top 2 % cut off). DDP makes every rank's "
-        "step as long as the slowest one's: a slow rank shows in its compute time, the others show it as wait."
+        f"One tile per rank and step; darker = longer {words[value]} time (the scale is that of the steps after the "
+        "warm-up). DDP makes every rank's step as long as the slowest one's: a slow rank shows in its compute time, "
+        "the others show it as wait."
     )
     title = f"{words[value].capitalize()} time per rank and step, {where(kept)}"
     figure, axis = _figure(title, caption, height=1.7 + 0.4 * world)
     axis.grid(False)
-    limits = np.nanpercentile(grid, [0, 98])
+    settled = grid[:, rec.header(kept)["warmup"] :]
+    limits = np.nanpercentile(grid if np.isnan(settled).all() else settled, [0, 98])
     image = axis.imshow(
         grid, aspect="auto", cmap="Greys", interpolation="nearest", vmin=limits[0] * 0.8, vmax=limits[1],
         extent=(0.5, grid.shape[1] + 0.5, world - 0.5, -0.5),
@@ -261,6 +276,7 @@ def plot_heat_map(records: Iterable[Record], value: str = "t_compute") -> Any:
     axis.set(xlabel="step", ylabel="rank", yticks=range(world))
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.figure.colorbar(image, ax=axis, pad=0.02).set_label("ms", fontsize=12)
+    figure.words += _medians(words[value], grid.tolist())
     return figure
 
 
@@ -301,6 +317,8 @@ def plot_loss(records: Iterable[Record], unbroken: Iterable[Record] | None = Non
                       fontsize=11)  # fmt: skip
     axis.set(xlabel="step", ylabel="loss (nats per byte)")
     axis.legend(fontsize=11, frameon=False, loc="lower left")
+    first, last = min(curve), max(curve)
+    figure.words += f" From {curve[first]:.2f} at step {first} to {curve[last]:.2f} at step {last}."
     return figure
 
 
@@ -358,14 +376,34 @@ def plot_network(
         axis.annotate(name, (speed, 0.98), rotation=90, fontsize=10.5, color=INK, ha="right", va="top",
                       xycoords=("data", "axes fraction"))  # fmt: skip
     axis.set(xlabel="network speed B (Gbit/s)", ylabel="time (ms)", xlim=(speeds[0], speeds[-1]))
+    figure.words += f" At {gbit_per_s:g} Gbit/s: {mine * 1e3:.3g} ms."
     return figure
 
 
+class FigureError(KitError, ValueError):
+    """A figure that cannot be drawn, or not yet; the sentence says why."""
+
+
+def _in_one_sentence(plot: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what a figure cannot draw be a sentence, not a traceback."""
+
+    @functools.wraps(plot)
+    def drawn(*arguments: Any, **options: Any) -> Any:
+        try:
+            return plot(*arguments, **options)
+        except KitError:
+            raise
+        except ValueError as error:
+            raise FigureError(f"No figure: {error}.") from None
+
+    return drawn
+
+
 FIGURES = {
-    "throughput": plot_throughput,
-    "step_time": plot_step_time,
-    "heat_map": plot_heat_map,
-    "loss": plot_loss,
-    "network": plot_network,
+    "throughput": _in_one_sentence(plot_throughput),
+    "step_time": _in_one_sentence(plot_step_time),
+    "heat_map": _in_one_sentence(plot_heat_map),
+    "loss": _in_one_sentence(plot_loss),
+    "network": _in_one_sentence(plot_network),
 }
 """The figures of one run by name, as `Run.plot` takes them."""

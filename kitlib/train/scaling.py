@@ -232,6 +232,7 @@ def plot_scaling(study: Study) -> Any:
     axis.set(xlabel="ranks N", ylabel="tokens/s in all", xticks=worlds, xlim=(0.55, max(worlds) + 0.5), ylim=(0, None))
     _thousands(axis)
     axis.legend(fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
+    figure.words += f"\n{study!r}"
     return figure
 
 

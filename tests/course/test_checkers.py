@@ -120,6 +120,7 @@ WRONG: list[tuple[str, list[str], Any, str]] = [  # exercise, commands, answer, 
     ("11.1", [SEEN, "annotate deployment seen kit/expose=80"], ..., "no Service"),
     ("11.2", [SEEN, "annotate deployment seen kit/expose=81", "expose deployment seen --port=80"], ..., "has 80"),
     ("11.2", [SEEN, "annotate deployment seen kit/expose=8080", "expose deployment seen --port=80"], ..., "has 80"),
+    ("11.2", [SEEN, "annotate deployment seen kit/expose=8080", "expose deployment seen --port=8080"], ..., "with kubectl"),
 ]  # fmt: skip
 
 MINE = [exercise for exercise in all_exercises() if not exercise.name.startswith("10")]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kitlib.errors import KitError
 from kitlib.train import records as rec
 from kitlib.train import report
 from kitlib.train.scaling import Arm, Study, arms_of
@@ -38,6 +39,21 @@ def test_a_figure_of_a_real_run_names_the_device(name: str) -> None:
 def test_a_run_without_steps_gives_a_clear_error_instead_of_an_empty_figure(name: str) -> None:
     with pytest.raises(ValueError, match="no "):
         report.FIGURES[name]([])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("throughput", "tokens/s in all."), ("step_time", "rank 1 "), ("heat_map", "rank 0 "), ("loss", "at step 1 to "),
+     ("network", "At 10 Gbit/s: ")],
+)  # fmt: skip
+def test_a_figure_says_in_its_alternative_text_what_it_shows(name: str, said: str) -> None:
+    data, _ = report.FIGURES[name](made.run())._repr_mimebundle_()
+    assert said in data["text/plain"] and said in data["text/html"] and data["image/png"].startswith(b"\x89PNG")
+
+
+def test_a_figure_that_cannot_be_drawn_is_one_sentence_for_a_learner() -> None:
+    with pytest.raises(KitError, match="value is one of t_data, t_compute, t_wait, t_step, not 'compute'"):
+        report.FIGURES["heat_map"](made.run(), value="compute")
 
 
 def test_restarts_show_how_many_steps_were_lost() -> None:

@@ -39,13 +39,14 @@ def too_many(cluster: Any, answer: Any) -> str:
         'Two heat maps: `slow.plot("heat_map", value="t_compute")`, and the same with `value="t_wait"`.',
         "A slow rank computes long and waits little. The others compute quickly and wait for it.",
     ],
-    solution='slow.plot("heat_map")\nanswer = 1\ncourse.check("10.2", answer)',
+    solution='slow.plot("heat_map")\nanswer = workers - 1\ncourse.check("10.2", answer)',
     needs_answer=True,
 )
 def straggler(cluster: Any, answer: Any) -> str:
     """The rank that the run `straggler` was told to slow down."""
     job = read(cluster.batch.read_namespaced_job, "Job", "straggler", cluster.namespace)
     slow = json.loads(job.metadata.annotations["kit/train"])["settings"]["slow_rank"]
+    require(isinstance(answer, int), f"The answer is the number of a rank, not {answer!r}.")
     require(answer == slow, f"Rank {answer} waits for another one: look at `t_compute`, not at the whole step.")
     return f"Rank {slow} computes longest in every step, and DDP makes all the others wait for it."
 

@@ -20,7 +20,7 @@ ANNOTATION = "kit/expose"
     solution="%kubectl create deployment seen --image=gcr.io/google-samples/kubernetes-bootcamp:v1\n"
     "%kubectl annotate deployment seen kit/expose=80\n"
     "%kubectl rollout status deployment/seen\n"
-    'until(lambda: "seen" in kubectl.run("get services -o name").stdout)',
+    'await_service("seen")',
 )
 def seen(cluster: Any, answer: Any) -> str:
     """The Deployment `seen` has the annotation and a Service that it owns."""
@@ -57,7 +57,7 @@ def seen(cluster: Any, answer: Any) -> str:
     'path.write_text(path.read_text().rstrip() + "\\n" + extra)\n'
     "start_controller()\n"
     "%kubectl annotate deployment seen kit/expose=8000 --overwrite\n"
-    'until(lambda: "8000" in kubectl.run("get services").stdout)',
+    'await_service("8000/TCP")',
 )
 def follows(cluster: Any, answer: Any) -> str:
     """The annotation of `seen` was changed from 80, and the Service has the new port."""
@@ -65,6 +65,9 @@ def follows(cluster: Any, answer: Any) -> str:
     wish = (found.metadata.annotations or {}).get(ANNOTATION)
     if wish in (None, "80"):
         raise NotAttempted(f"Change the annotation of `seen` to another port: `{ANNOTATION}=8000`.")
-    port = service(cluster, "seen").spec.ports[0].port
+    made = service(cluster, "seen")
+    port = made.spec.ports[0].port
     require(str(port) == wish, f"`seen` wishes for port {wish}, and its Service has {port}: the controller looks away.")
+    by_hand = any((entry.manager or "").startswith("kubectl") for entry in made.metadata.managed_fields or [])
+    require(not by_hand, "The Service was changed with kubectl: delete it, and let your controller do the work.")
     return f"The Service followed to port {port}."
