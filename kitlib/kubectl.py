@@ -44,6 +44,9 @@ PINNED_VERSION = "v1.36.2"
 
 DOWNLOADS = "https://dl.k8s.io/release"
 
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended, as in a shell."""
+
 NAME = re.compile(r"(?<!\{)\{([A-Za-z_]\w*(?:\.\w+|\[[^\]{}]*\])*)\}(?!\})")
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 SHELL_WORDS = {"|", "||", "&&", ">", ">>", "<", "2>&1", ";", "&"}
@@ -166,7 +169,7 @@ def run(command: str | Sequence[str], stdin: str | None = None, *, show: bool = 
         try:
             return _follow(process, stdin, show)
         except KeyboardInterrupt:
-            return Result(130, "", "")
+            return Result(INTERRUPTED, "", "")
         finally:
             _end(process)
             end_all()
@@ -334,9 +337,15 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
     if expected and not failed:
         raise KubectlError(f"kubectl {shlex.join(words)} was meant to fail, but it succeeded.", 0)
     if failed and not expected:
-        said = f"kubectl ended with exit code {result.code} (its message stands above)."
-        raise KubectlError(f"{said}{_mend(result.stderr)}", result.code)
+        raise KubectlError(f"{_ended(result)}{_mend(result.stderr)}", result.code)
     return result.stdout
+
+
+def _ended(result: Result) -> str:
+    if result.code == INTERRUPTED and not result.stderr:
+        return "You interrupted kubectl; the cluster goes on with what it was told."
+    above = "its message stands above" if result.stderr else "it said nothing"
+    return f"kubectl ended with exit code {result.code} ({above})."
 
 
 def _mend(message: str) -> str:

@@ -117,6 +117,14 @@ def test_a_failure_is_kubectls_message_and_stops_the_notebook(shell: Any, capsys
     assert "Traceback" not in said.out + said.err
 
 
+@pytest.mark.parametrize(
+    ("result", "word"),
+    [((130, "", ""), "interrupted"), ((130, "", "no"), "130"), ((1, "", ""), "nothing"), ((1, "", "no"), "above")],
+)
+def test_how_a_command_ended_is_told(result: tuple[int, str, str], word: str) -> None:
+    assert word in kubectl._ended(kubectl.Result(*result))
+
+
 def test_a_failure_that_is_meant_goes_on(shell: Any) -> None:
     run(shell, "%kubectl --fails fail").raise_error()
     assert shell.user_ns["_exit_code"] == 7
