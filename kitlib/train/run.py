@@ -404,7 +404,7 @@ class Run:
         if number:
             why = f"{missing} of {state.workers} workers have no node" if missing else "A slot is free"
             bar.say(f"{why}: going on with {number}. The global batch stays.")
-            self.resize(number)
+            self._resize(number, self._settings)
 
     def resize(self, workers: int) -> None:
         """Go on with another number of workers, from the last checkpoint and with the same global batch.
@@ -424,8 +424,14 @@ class Run:
             self.state()
         if self._settings.get("sequences", 0) % workers:
             raise KitError(f"workers is {workers}: {self._settings['sequences']} sequences cannot be shared equally.")
+        smallest = self._settings.get("min_workers")
+        fewest = {"min_workers": min(smallest, workers)} if smallest else {}
+        self._resize(workers, {**self._settings, "workers": workers, **fewest})
+
+    def _resize(self, workers: int, settings: dict[str, Any]) -> None:
         api, scripts = self._api, {"data": {"workers": str(workers)}}
-        counts = {"spec": {"completions": workers, "parallelism": workers}}
+        note = {"annotations": {"kit/train": json.dumps(settings)}}
+        counts = {"metadata": note, "spec": {"completions": workers, "parallelism": workers}}
         change_job = (api.batch.patch_namespaced_job, self.name, self.namespace, counts)
         change_number = (api.core.patch_namespaced_config_map, self.name, self.namespace, scripts)
         # No Pod may come up that finds a number in the file at which its own index is too large.
