@@ -15,34 +15,24 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import hashlib
 import os
-import platform
 import re
 import selectors
 import shlex
-import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from kitlib import guard
 from kitlib.errors import KitError
-from kitlib.home import kit_home
-
-PINNED_VERSION = "v1.36.2"
-"""What `download` fetches."""
-
-DOWNLOADS = "https://dl.k8s.io/release"
+from kitlib.kubectl_program import download as download
+from kitlib.kubectl_program import find_kubectl as find_kubectl
 
 INTERRUPTED = 130
 """Exit code of what Ctrl-C ended, as in a shell."""
@@ -85,62 +75,6 @@ class Result:
     code: int
     stdout: str
     stderr: str
-
-
-def find_kubectl() -> str:
-    """Return the path of kubectl: `$KIT_KUBECTL`, the one on PATH, or the one in KIT_HOME/bin.
-
-    Raises:
-        KitError: There is none; the message says how to get it.
-    """
-    chosen = os.environ.get("KIT_KUBECTL")
-    own = kit_home() / "bin" / "kubectl"
-    found = shutil.which(chosen or "kubectl") or (str(own) if os.access(own, os.X_OK) else None)
-    if found:
-        return found
-    if os.environ.get("KIT_DOWNLOAD_KUBECTL") == "1":
-        return str(download())
-    raise KitError(
-        "kubectl is not installed. Get it with `conda install -c conda-forge kubernetes-client`, or from "
-        "https://kubernetes.io/docs/tasks/tools/, or let the kit fetch it: `from kitlib import kubectl; "
-        "kubectl.download()` (about 60 MB)."
-    )
-
-
-def download(version: str = PINNED_VERSION) -> Path:
-    """Fetch kubectl into KIT_HOME/bin and check it against the checksum that Kubernetes publishes.
-
-    Args:
-        version: A release such as `v1.36.2`.
-
-    Returns:
-        Path of the program.
-
-    Raises:
-        KitError: No network, or the checksum differs; nothing is left behind then.
-    """
-    system = platform.system().lower()
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    url = f"{DOWNLOADS}/{version}/bin/{system}/{machine}/kubectl"
-    target = kit_home() / "bin" / "kubectl"
-    try:
-        wanted = _fetch(f"{url}.sha256").decode().split()[0]
-        program = _fetch(url)
-    except OSError as error:
-        raise KitError(f"Could not fetch {url} ({error}). Is there a network?") from error
-    if hashlib.sha256(program).hexdigest() != wanted:
-        raise KitError(f"{url} does not match its checksum; it was thrown away. Try again.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".kubectl-{os.getpid()}")
-    partial.write_bytes(program)
-    partial.chmod(partial.stat().st_mode | stat.S_IXUSR)
-    os.replace(partial, target)
-    return target
-
-
-def _fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        return bytes(answer.read())
 
 
 def environment() -> dict[str, str]:

@@ -38,7 +38,9 @@ def modules(*folders: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("path", modules("course", "views", "train", "kubectl.py"), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", modules("course", "views", "train", "kubectl.py", "kubectl_program.py"), ids=lambda p: p.stem
+)
 def test_what_a_notebook_uses_knows_the_kubernetes_api_and_nothing_of_the_embedded_cluster(path: Path) -> None:
     assert not {name for name in imports_of(path) if name.startswith("kitlib.cluster")}
 

@@ -19,7 +19,7 @@ from harness import EmbeddedCluster, eventually
 from kubernetes import client
 
 import kitlib
-from kitlib import KitError, course, kubectl
+from kitlib import KitError, course, kubectl, kubectl_program
 from kitlib.session import Cluster, gpus
 
 connecting = sys.modules["kitlib.connect"]
@@ -373,11 +373,11 @@ def test_a_service_has_an_address_from_here(embedded: EmbeddedCluster) -> None:
     kubectl.run("create deployment web --image=gcr.io/google-samples/kubernetes-bootcamp:v1")
     kubectl.run("expose deployment web --port=8080 --type=NodePort")
     kubectl.run("rollout status deployment/web")
-    assert eventually(lambda: "bootcamp" in kubectl._fetch(made.service_url("web")).decode())
+    assert eventually(lambda: "bootcamp" in kubectl_program._fetch(made.service_url("web")).decode())
     kubectl.run("""patch service web -p '{"spec": {"type": "ClusterIP"}}'""")
     through = made.service_url("web")
     assert "/services/web:8080/proxy/" in through
-    assert eventually(lambda: "bootcamp" in kubectl._fetch(through).decode())
+    assert eventually(lambda: "bootcamp" in kubectl_program._fetch(through).decode())
     made.clean_up()
 
 

@@ -18,7 +18,7 @@ import pytest
 from harness import EmbeddedCluster, eventually
 from IPython.core.interactiveshell import InteractiveShell
 
-from kitlib import KitError, kubectl
+from kitlib import KitError, kubectl, kubectl_program
 
 FAKE = """#!/bin/sh
 case "$1" in
@@ -220,10 +220,10 @@ def test_a_download_is_checked_and_leaves_nothing_when_it_is_wrong(
         return CHECKSUM if url.endswith(".sha256") else program[0]
 
     program = [b"#!/bin/sh\n"]
-    monkeypatch.setattr(kubectl, "_fetch", fetch)
+    monkeypatch.setattr(kubectl_program, "_fetch", fetch)
     path = kubectl.download()
     assert path == tmp_path / "bin" / "kubectl" and os.access(path, os.X_OK)
-    assert kubectl.PINNED_VERSION in asked[0] and asked[0].startswith("https://dl.k8s.io/release/")
+    assert kubectl_program.PINNED_VERSION in asked[0] and asked[0].startswith("https://dl.k8s.io/release/")
     path.unlink()
     program[0] = b"something else"
     with pytest.raises(KitError, match="does not match its checksum"):
@@ -239,7 +239,7 @@ def test_without_a_network_a_download_is_one_sentence(tmp_path: Path, monkeypatc
         raise OSError("no route to host")
 
     monkeypatch.setenv("KIT_HOME", str(tmp_path))
-    monkeypatch.setattr(kubectl, "_fetch", fetch)
+    monkeypatch.setattr(kubectl_program, "_fetch", fetch)
     with pytest.raises(KitError, match="Is there a network"):
         kubectl.download()
 
@@ -334,7 +334,7 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
     monkeypatch.setenv("KUBECONFIG", cluster.env["KUBECONFIG"])
     assert len(kubectl.run("get nodes -o name").stdout.split()) == 3
     with kubectl.proxy(port=0) as port:
-        assert b"gitVersion" in kubectl._fetch(f"http://127.0.0.1:{port}/version")
+        assert b"gitVersion" in kubectl_program._fetch(f"http://127.0.0.1:{port}/version")
 
 
 @pytest.mark.parametrize(
