@@ -165,7 +165,7 @@ def message_of(error: ApiException) -> str:
 
 
 def show_and_go_on(shell: Any) -> None:
-    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell.
+    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell; a broken watch in short.
 
     IPython has a hook for showing an exception in a way of one's own, but counts the cell as failed all the same, so
     that "run all" would stop there. The cell ends here as well; it only does not count as failed.
@@ -180,9 +180,13 @@ def show_and_go_on(shell: Any) -> None:
             result.error_in_exec = None
         return ended
 
-    def handler(shell: Any, kind: type, error: NotAllowed, trace: Any, tb_offset: int | None = None) -> None:
-        print(error)
+    def handler(shell: Any, kind: type, error: Exception, trace: Any, tb_offset: int | None = None) -> None:
+        if isinstance(error, NotAllowed):
+            print(error)
+            return
+        _show_in_short(error, f"the connection broke in the middle of an answer. {GONE}")
+        shell.showtraceback((kind, error, trace))
 
     forgiving.forgives = True  # type: ignore[attr-defined]
     shell.run_code = forgiving
-    shell.set_custom_exc((NotAllowed,), handler)
+    shell.set_custom_exc((NotAllowed, urllib3.exceptions.ProtocolError), handler)

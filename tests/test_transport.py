@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import urllib3
 from IPython.core.interactiveshell import InteractiveShell
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
@@ -83,6 +84,19 @@ def test_a_notebook_shows_the_learners_line_and_one_sentence_instead_of_the_clie
         shown = capsys.readouterr().out.strip().splitlines()
         assert shown[0].startswith("----> 2 api.read_namespaced_pod(wanted")
         assert "no answer from 127.0.0.1:1." in shown[1] and "`kit up`" in shown[1] and len(shown) == 2
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_a_watch_that_breaks_is_shown_in_short_and_fails_the_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell.instance()
+    try:
+        transport.show_and_go_on(shell)
+        shell.user_ns["broken"] = urllib3.exceptions.ProtocolError("Response ended prematurely")
+        assert not shell.run_cell("x = 1\nraise broken").success
+        shown = capsys.readouterr().out.strip().splitlines()
+        assert shown[0] == "----> 2 raise broken"
+        assert shown[1].startswith("ProtocolError: the connection broke") and len(shown) == 2
     finally:
         InteractiveShell.clear_instance()
 
