@@ -382,7 +382,7 @@ def is_finished(kind: Kind, obj: Object) -> bool:
 
 
 def patched(kind: Kind, current: Object, body: Any, content_type: str) -> Object:
-    """Return what a patch makes of an object.
+    """Return what a patch makes of an object; as in Kubernetes, a strategic one may name any kind.
 
     Raises:
         ApiError: 400 or 422, the patch cannot be applied; 415, no such kind of patch.
@@ -393,6 +393,7 @@ def patched(kind: Kind, current: Object, body: Any, content_type: str) -> Object
         found = patch.json_patch(current, body)
     elif content_type == STRATEGIC_MERGE_PATCH and not isinstance(kind, CustomKind):
         found = patch.strategic_merge_patch(kind, current, body)
+        found.update(apiVersion=current["apiVersion"], kind=current["kind"])
     else:
         known = [each for each in PATCH_TYPES if each != STRATEGIC_MERGE_PATCH or not isinstance(kind, CustomKind)]
         raise errors.unsupported_media_type(", ".join(known))

@@ -165,6 +165,15 @@ async def test_four_kinds_of_patch(api: API) -> None:
     assert unknown.code == 415 and unknown.body["reason"] == "UnsupportedMediaType"
 
 
+async def test_a_strategic_patch_may_name_another_kind(api: API) -> None:
+    await api.post(DEPLOYMENTS, deployment())
+    scale = {"kind": "Deployment", "metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": 7}}
+    path = f"{DEPLOYMENTS}/web"
+    patched = (await api.patch(f"{path}/scale", scale, "strategic-merge-patch+json")).body
+    assert (patched["kind"], patched["apiVersion"], patched["spec"]["replicas"]) == ("Scale", "autoscaling/v1", 7)
+    assert (await api.patch(path, {"kind": "Pod"}, "strategic-merge-patch+json")).body["kind"] == "Deployment"
+
+
 async def test_an_apply_names_the_kind_of_its_path(api: API) -> None:
     for body, named in (
         ({"apiVersion": "v1", "kind": "Secret"}, "/v1, Kind=Secret"),
