@@ -16,6 +16,7 @@ EXITS = {
     64: "the configuration is wrong (64)",
     137: "it was killed (137): by a node that was lost, for using too much memory, or by hand",
     143: "it was told to stop and has saved (143)",
+    255: "its machine went down, and nobody knows how it ended (255)",
 }
 
 GAVE_UP = ("Timed out waiting", "collective operation timeout", " did not come to ")
