@@ -271,7 +271,7 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
     if expected and not failed:
         raise KubectlError(f"kubectl {shlex.join(words)} was meant to fail, but it succeeded.", 0)
     if failed and not expected:
-        raise KubectlError(f"{_ended(result)}{_mend(result.stderr)}", result.code)
+        raise KubectlError(f"{_ended(result)}{mend(result.stderr)}", result.code)
     return result.stdout
 
 
@@ -282,7 +282,7 @@ def _ended(result: Result) -> str:
     return f"kubectl ended with exit code {result.code} ({above})."
 
 
-def _mend(message: str) -> str:
+def mend(message: str) -> str:
     """Return what helps against the things that kubectl's own message leaves open."""
     if re.search(r"connection refused|was refused", message):
         return " No cluster answers there: the set-up cell, or `kit up`, starts the embedded one again."
@@ -356,7 +356,7 @@ class Background:
                     break
         self.stop()
         reason = said.decode(errors="replace").strip() or f"no answer in {wait:g} s"
-        raise KubectlError(f"kubectl {shlex.join(self._words)} did not start: {reason}")
+        raise KubectlError(f"kubectl {shlex.join(self._words)} did not start: {reason}{mend(reason)}")
 
     @property
     def alive(self) -> bool:

@@ -106,7 +106,8 @@ class Cluster:
         if isinstance(error, ApiException) and error.status == 403:
             return f"Your account in context {self.context!r} lacks a right: {message_of(error)}"
         if isinstance(error, ApiException) and error.status:
-            return f"{server} answered {error.status}: {message_of(error)}"
+            said = message_of(error)
+            return f"{server} answered {error.status}: {said}{kubectl.mend(said)}"
         if isinstance(error, ConfigException):
             return f"Context {self.context!r} cannot be used: {error}"
         return f"No answer from {server} (context {self.context!r}): {restart}."

@@ -349,5 +349,5 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
     ],
 )
 def test_a_failure_that_kubectl_leaves_open_comes_with_its_mend(said: str, mend: str) -> None:
-    found = kubectl._mend(said)
+    found = kubectl.mend(said)
     assert mend in found and bool(found) == bool(mend)
