@@ -79,7 +79,8 @@ def describe(
         checkpoints: `auto`, `none`, `pvc:CLAIM` or `hostpath:/FOLDER`.
         restarts: How often a worker may fail before the Job gives up.
         script: Your own worker script instead of the kit's `worker.py`.
-        min_workers: Go on with so few workers when the cluster holds no more (elastic).
+        min_workers: Go on with so few workers when the cluster holds no more, and with all of them when it does
+            again (elastic); the global batch stays.
         cpu: CPU request of a Pod, such as `500m`.
         memory: Memory request and limit of a Pod, such as `1Gi`.
         pull_secret: Secret with the password of a private registry.

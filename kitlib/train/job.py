@@ -120,7 +120,7 @@ class TrainJob:
 
     @property
     def sequences(self) -> int:
-        """Sequences of one step per GPU of a worker, in all: the elastic run shares them equally. 0: not known."""
+        """Sequences of one step over all workers, per GPU of each: a number of workers must divide it. 0: not known."""
         known = _known(self.worker_script, "settings")
         known |= (_known(self.worker_script, "presets").get(self.preset) or {}) | self.settings
         return self.workers * int(known.get("batch_size", 0)) * int(known.get("grad_accum", 1))

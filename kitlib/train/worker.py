@@ -276,6 +276,7 @@ def gradients(step: int, averaged: bool = True) -> tuple[Tensor, Any]:
 
     DDP 3 of 4: it averages the gradients over the ranks while backward runs, in the last micro-batch only.
     """
+    measure.alive(2 * cfg.timeout)
     total, first = torch.zeros((), device=device), rank * micro_batch
     batches = [batch_of(step, slice(at + first, at + first + micro_batch))
                for at in range(0, global_batch, world * micro_batch)]  # fmt: skip
@@ -313,7 +314,6 @@ signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))  # only noted:
 pending: deque[tuple[Any, ...]] = deque()  # a GPU's steps are read one late: it never waits for Python
 step, stopping = start, False
 while step < cfg.steps and not stopping:
-    measure.alive(2 * cfg.timeout)
     begin = stamp()
     loss, data_ready = gradients(step)
     averaged = stamp()
