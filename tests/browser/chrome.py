@@ -45,8 +45,8 @@ class Chrome:
             [program, *FLAGS, f"--user-data-dir={profile / 'data'}", "about:blank"],
             {**os.environ, **home},
             file_actions=[
+                (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2),  # first: the log may be descriptor 3 or 4
                 (os.POSIX_SPAWN_DUP2, to_child, 3), (os.POSIX_SPAWN_DUP2, from_child, 4),
-                (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2),
             ],
             setpgroup=0,
         )  # fmt: skip
