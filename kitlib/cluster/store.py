@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ HISTORY = 1000
 HISTORY_BYTES = 64 << 20
 """How much of them may be held in memory, in bytes of JSON: big objects have a shorter history."""
 _CHECKPOINT_EVERY = 2000
+_RECENT = 128
+"""How many of the latest events keep their objects decoded; those of older ones are decoded when they are asked for."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kine (
@@ -74,7 +76,7 @@ class Entry:
         raw: The object as JSON without `kind` and `apiVersion`, as lists show it.
     """
 
-    __slots__ = ("created", "name", "namespace", "obj", "raw", "resource", "revision")
+    __slots__ = ("created", "head", "name", "namespace", "obj", "raw", "resource", "revision")
 
     def __init__(self, resource: str, namespace: str, revision: int, created: int, obj: Object) -> None:
         """Stamp the object with its revision and encode it once for all readers."""
@@ -85,12 +87,26 @@ class Entry:
         self.created = created
         self.obj = obj
         obj["metadata"]["resourceVersion"] = str(revision)
-        self.raw = orjson.dumps({k: v for k, v in obj.items() if k != "kind" and k != "apiVersion"})
+        raw = orjson.dumps({k: v for k, v in obj.items() if k != "kind" and k != "apiVersion"})
+        self.raw = bytes(memoryview(raw))  # a copy of its own size: orjson's answer keeps a buffer of many times that
+        self.head = _head(obj["kind"], obj["apiVersion"])
 
     @property
     def json(self) -> bytes:
         """The whole object as JSON."""
-        return _head(self.obj["kind"], self.obj["apiVersion"]) + self.raw[1:]
+        return self.head + self.raw[1:]
+
+    def forget(self) -> None:
+        """Keep the object as JSON alone."""
+        with suppress(AttributeError):
+            del self.obj
+
+    def __getattr__(self, name: str) -> Object:
+        """Decode an object that was forgotten."""
+        if name != "obj":
+            raise AttributeError(name)
+        self.obj = self.copy()
+        return self.obj
 
     def copy(self) -> Object:
         """Return a copy of the object that the caller may change."""
@@ -127,6 +143,14 @@ class Event:
         self.entry = entry
         self.deleted = deleted
         self.encoded: dict[str, bytes] = {}
+
+    def fade(self) -> None:
+        """Free what only those need who watch closely."""
+        self.encoded = {}
+        if self.before is not None:
+            self.before.forget()
+        if self.deleted:
+            self.entry.forget()
 
 
 Listener = Callable[[Event], None]
@@ -211,6 +235,8 @@ class Store:
         if event.revision > self.compacted:
             self._events.append(event)
             self._event_bytes += len(entry.raw)
+            if len(self._events) > _RECENT:
+                self._events[-_RECENT].fade()
 
     def close(self) -> None:
         """Move the log into the file and close it."""

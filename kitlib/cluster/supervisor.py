@@ -1,9 +1,11 @@
 """The machine room: starts the cluster's processes, watches them, and leaves none behind.
 
-Stands for what systemd does on a real node, and for the machines themselves. The supervisor imports the heavy modules
-once and forks every process of the cluster, so that start-up is quick and memory is shared: one control plane, and
-per node a container runtime and a kubelet. It restarts a control plane that died and a kubelet that crashed. A kubelet
-ended by SIGKILL is a machine that lost power: its containers are killed too, and it stays down until `kit node start`.
+Stands for what systemd does on a real node, and for the machines themselves. The supervisor forks every process of the
+cluster, so that start-up is quick and memory is shared: per node a container runtime and a kubelet, and one control
+plane. It imports modules as they are needed, the runtimes' few before the kubelets', and leaves those of the control
+plane to that process, so that none carries what it does not use. It restarts a control plane that died and a kubelet
+that crashed. A kubelet ended by SIGKILL is a machine that lost power: its containers are killed too, and it stays down
+until `kit node start`.
 
 The lifeline: of each node's pipe the supervisor alone holds the write end. When it closes it, or dies, the
 container runtime at the other end reads EOF, kills every container of the node and ends.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -105,9 +108,14 @@ class Supervisor:
     def run(self) -> None:
         """Start everything and serve until stopped by `kit down`, a signal, or the end of the owner."""
         self._listen()
+        _share("kitlib.cluster.kubelet.runtime")
+        for node in self.nodes.values():
+            self._start(node.runtime)
+        _keep_tls_buffers_small()
+        _share("kitlib.cluster.kubelet.main", "kitlib.cluster.kubelet.server", "encodings.idna")
         self._start(self.control_plane)
         for node in self.nodes.values():
-            self._start_node(node)
+            self._start(node.kubelet)
         while not self.stopping:
             for key, _ in self.selector.select(self._until_next_timer()):
                 key.data()
@@ -249,13 +257,13 @@ class Supervisor:
         os.setpgid(0, 0)
 
     def _start_control_plane(self) -> int:
-        from kitlib.cluster import controlplane
-
         boot_read, boot_write = os.pipe()
         sock = self.api_socket
 
         def body() -> None:
             os.close(boot_read)
+            from kitlib.cluster import controlplane
+
             controlplane.main(self.cluster, self.node_configs, sock, boot_write)
 
         pid = self._fork(CONTROL_PLANE, body, keep=(sock.fileno(), boot_write))
@@ -411,17 +419,23 @@ def main() -> None:
     nodes = [NodeConfig(**{**values, "cluster": cluster}) for values in plan["nodes"]]
     api_socket = socket.socket(fileno=plan["api_fd"])
     supervisor = Supervisor(cluster, nodes, api_socket, plan["report_fd"], plan["owner_fd"])
-    _import_heavy_modules()
-    gc.collect()
-    gc.freeze()
     supervisor.run()
 
 
-def _import_heavy_modules() -> None:
-    """Import once what every child needs: a fork then shares the pages and starts at once."""
-    import kitlib.cluster.controlplane
-    import kitlib.cluster.kubelet.main
-    import kitlib.cluster.kubelet.runtime  # noqa: F401
+def _keep_tls_buffers_small() -> None:
+    """Read TLS in pieces of 32 KiB, two records: asyncio gives each connection, most of them idle, 256 KiB to fill."""
+    from asyncio import sslproto
+
+    if hasattr(sslproto.SSLProtocol, "max_size"):
+        sslproto.SSLProtocol.max_size = 32 << 10
+
+
+def _share(*modules: str) -> None:
+    """Import what the next children need: a fork shares the pages, which the garbage collector then leaves alone."""
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":

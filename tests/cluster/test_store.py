@@ -229,3 +229,16 @@ def test_sigkill_at_any_moment_loses_no_acknowledged_write(path: Path) -> None:
         newest = max(entry.revision for entry in store.entries("configmaps"))
         assert newest == store.revision
         store.close()
+
+
+def test_objects_of_old_events_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    for number in range(300):
+        body = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "n"}}
+        store.put("configmaps", "n", {**body, "data": {"number": str(number)}})
+    events = store.events_after("configmaps", 0)
+    assert [event.entry.obj["data"]["number"] for event in events] == [str(number) for number in range(300)]
+    first = events[1].before
+    assert first is not None and first.obj["kind"] == "ConfigMap" and first.obj["metadata"]["resourceVersion"] == "1"
+    assert store.entries_at("configmaps", "n", 10)[0].obj["data"] == {"number": "9"}
+    store.close()

@@ -25,6 +25,8 @@ class RealGPUs:
 
 def find_gpus() -> RealGPUs | None:
     """Ask NVML for the machine's GPUs; None without driver or GPU."""
+    if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+        return None
     try:
         import pynvml
 
