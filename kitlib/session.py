@@ -220,8 +220,9 @@ class Cluster:
             nodes = self.core.list_node(_request_timeout=20).items
         except ApiException:
             return ["Nodes      (your account may not list them)"]
-        ready = [node for node in nodes if _is_ready(node)]
-        return [f"Nodes      {len(ready)} of {len(nodes)} Ready", f"GPUs       {gpus(nodes)}"]
+        silent = [node.metadata.name for node in nodes if not _is_ready(node)]
+        mend = f'; switch on: cluster.start_node("{silent[0]}")' if self.embedded and silent else ""
+        return [f"Nodes      {len(nodes) - len(silent)} of {len(nodes)} Ready{mend}", f"GPUs       {gpus(nodes)}"]
 
     def background(self, *command: str, log: str | Path) -> subprocess.Popen[bytes]:
         """Start a program that ends with `clean_up`, or with the notebook's kernel if that comes first.

@@ -263,6 +263,17 @@ def test_it_says_where_you_are(embedded: EmbeddedCluster, capsys: pytest.Capture
     made.clean_up()
 
 
+def test_it_says_how_a_silent_node_is_switched_on(embedded: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = kitlib.connect("silent")
+    nodes = made.core.list_node()
+    assert "switch on" not in made.describe()
+    for condition in nodes.items[1].status.conditions:
+        condition.status = "Unknown"
+    monkeypatch.setattr(made.core, "list_node", lambda **_: nodes)
+    assert '2 of 3 Ready; switch on: cluster.start_node("node-2")' in made.describe()
+    made.clean_up()
+
+
 def test_the_namespace_is_labelled(embedded: EmbeddedCluster) -> None:
     made = kitlib.connect("labels")
     labels = made.core.read_namespace(made.namespace).metadata.labels
