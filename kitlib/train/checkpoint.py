@@ -80,7 +80,7 @@ def save(folder: Path, step: int, state: State, last: bool) -> None:
             unfinished.unlink()  # what a full disk has taken of it
         said = " ".join(str(error).split())[:200]
         if last:
-            raise OSError(f"the last step, {step}, could not be saved in {folder} ({said})") from error
+            raise OSError(f"the last step, {step}, could not be saved in {folder} ({said})") from None
         warn(f"step {step} could not be saved in {folder} ({said}), training goes on: look at its space and rights")
     else:
         record("save", step=step)

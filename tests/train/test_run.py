@@ -148,7 +148,7 @@ def test_a_worker_that_hangs_is_named_with_its_last_lines_and_the_run_goes_on_fr
 ) -> None:
     nap = ("if step == 4 and rank == 1 and not found:", "    print('asleep', flush=True)", "    time.sleep(600)")
     mine = script_with(tmp_path, "    loss, data_ready = gradients(step)\n", *nap)
-    run, seen = submit(workers=2, steps=8, script=mine, timeout=10, save_every=2), io.StringIO()
+    run, seen = submit(workers=2, steps=8, script=mine, timeout=15, save_every=2), io.StringIO()
     run.wait(timeout=150, file=seen)
     assert "hangs: rank 0 waited for it in vain. `kubectl delete pod" in seen.getvalue()
     assert "    asleep" in seen.getvalue()

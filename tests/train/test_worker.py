@@ -176,10 +176,10 @@ def test_a_rank_that_does_not_come_is_named(ranks: Start) -> None:
 
 
 def test_a_rank_that_hangs_ends_itself_and_says_where(ranks: Start) -> None:
-    run = ranks(2, "--steps", "4", "--timeout", "6", "--slow-rank", "1", "--slow-ms", "600000")
+    run = ranks(2, "--steps", "4", "--timeout", "15", "--slow-rank", "1", "--slow-ms", "600000")
     assert run.wait() == [1, 1]
     assert "Timed out waiting" in run.text(0) and "Timeout (" not in run.text(0), "it waited, and gave up before"
-    assert "Timeout (0:00:12)" in run.text(1) and "in gradients" in run.text(1)
+    assert "Timeout (0:00:30)" in run.text(1) and "in gradients" in run.text(1)
 
 
 def test_a_finished_run_that_is_started_again_ends_at_once_with_success(ranks: Start) -> None:

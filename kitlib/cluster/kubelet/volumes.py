@@ -106,11 +106,15 @@ _HOST_PATH_TYPES: Mapping[str, tuple[str, Callable[[Path], bool]]] = {
 
 def _host_path(name: str, spec: Object) -> Path:
     path, kind = Path(spec["path"]), spec.get("type") or ""
-    if kind == "DirectoryOrCreate":
-        path.mkdir(parents=True, exist_ok=True)
-    elif kind == "FileOrCreate":
-        path.touch(exist_ok=True)
-    elif kind in _HOST_PATH_TYPES and not _HOST_PATH_TYPES[kind][1](path):
+    try:
+        if kind == "DirectoryOrCreate" and not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+        elif kind == "FileOrCreate":
+            path.touch(exist_ok=True)
+    except OSError as error:
+        raise MountFailed(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
+    kind = kind.removesuffix("OrCreate")
+    if kind in _HOST_PATH_TYPES and not _HOST_PATH_TYPES[kind][1](path):
         raise MountFailed(
             f'MountVolume.SetUp failed for volume "{name}" : hostPath type check failed: '
             f"{path} is not a {_HOST_PATH_TYPES[kind][0]}"

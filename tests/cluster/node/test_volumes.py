@@ -82,8 +82,10 @@ async def test_a_host_path_is_the_machines_own_folder(node: Node, tmp_path: Path
     assert (shared / "file").read_text() == "kept\n"
 
 
-async def test_a_host_path_of_the_wrong_type_fails_to_mount(node: Node, tmp_path: Path) -> None:
-    spec = {"volumes": [{"name": "v", "hostPath": {"path": str(tmp_path / "nope"), "type": "Directory"}}]}
+@pytest.mark.parametrize(("kind", "path"), [("Directory", "nope"), ("DirectoryOrCreate", "file")])
+async def test_a_host_path_of_the_wrong_type_fails_to_mount(node: Node, tmp_path: Path, kind: str, path: str) -> None:
+    (tmp_path / "file").touch()
+    spec = {"volumes": [{"name": "v", "hostPath": {"path": str(tmp_path / path), "type": kind}}]}
     await node.create("wrong", "true", pod=spec, volumeMounts=mounts("/data"))
     assert "hostPath type check failed" in await node.event("wrong", "FailedMount")
 
