@@ -452,5 +452,5 @@ def _explain(manifest: Manifest) -> str:
     for line in yaml.safe_dump(manifest, sort_keys=False, width=200).splitlines():
         text = line.strip().removeprefix("- name: ").removeprefix("- ") if "- name: " in line else line.strip()
         found = next((one for one in unused if text == one or text.startswith((f"{one}:", f"- {one}:"))), None)
-        lines.append(f"{line:<58}  # {unused.pop(found)}" if found else line)
+        lines.append(f"{line:<50}  # {unused.pop(found)}" if found else line)
     return "\n".join(lines) + "\n"
