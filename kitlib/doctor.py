@@ -142,6 +142,16 @@ def differences() -> list[tuple[str, str, str]]:
         ("DNS", "CoreDNS", "none; Service environment variables, and /etc/hosts where the kernel allows"),
         ("access", "RBAC decides", "whoever holds the kubeconfig may do everything; RBAC objects are stored only"),
         (
+            "sign-in",
+            "client certificates, tokens, plugins",
+            "a token; without one, 401 (a real cluster's anonymous user gets 403)",
+        ),
+        (
+            "kube-system",
+            "Pods of the control plane and of add-ons",
+            "none: the components are processes, see `kit status`",
+        ),
+        (
             "a silent node is NotReady after",
             f"{real.node_monitor_grace_period:.0f} s (--node-monitor-grace-period)",
             f"{lab.node_monitor_grace_period:.0f} s",
