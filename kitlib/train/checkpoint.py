@@ -68,17 +68,18 @@ def save(folder: Path, step: int, state: State, last: bool) -> None:
     path, unfinished = folder / f"step-{step:08d}.pt", folder / "unfinished.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(one for one in folder.glob("step-*.pt") if one.name < path.name)[:-1]:
+            old.unlink()  # first, so that there is never need for the space of three
         with unfinished.open("wb") as file:
             torch.save({"schema": SCHEMA, "step": step, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-        for old in sorted(one for one in folder.glob("step-*.pt") if one.name < path.name)[:-1]:
-            old.unlink()
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()  # what a full disk has taken of it
-        said = " ".join(str(error).split())[:200]
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error  # torch's words hide it
+        said = " ".join(str(cause).split())[:200]
         if last:
             raise OSError(f"the last step, {step}, could not be saved in {folder} ({said})") from None
         warn(f"step {step} could not be saved in {folder} ({said}), training goes on: look at its space and rights")
