@@ -19,7 +19,7 @@ from kitlib import train
 from kitlib.course.exercise import NotAttempted, NotYet
 from kitlib.course.exercises import chapter_10
 from kitlib.errors import KitError
-from kitlib.train import explain
+from kitlib.train import elastic, explain
 from kitlib.train import records as records_of
 from kitlib.train import run as runs
 from kitlib.train.api import Api
@@ -213,7 +213,8 @@ def test_an_elastic_run_goes_on_with_one_worker_while_a_node_is_off_and_with_two
 ) -> None:
     own_cluster.kit("up", "--nodes", "2", "--gpus", "1")
     use(own_cluster, monkeypatch)
-    options = {**SMALL, "workers": 2, "steps": 120, "save_every": 10}
+    monkeypatch.setattr(elastic, "GROW_AFTER", 0.5)
+    options = {**SMALL, "workers": 2, "steps": 200, "save_every": 10}
     run = runs.submit(train.describe(**{**options, **SLOW, "gpus_per_worker": 1, "min_workers": 1}), Api())
     follow(run, until=at_step(12))
     node = next(pod["spec"]["nodeName"] for pod in run.state().pods if explain.rank_of(pod) == victim)
