@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 HERE = Path(__file__).absolute().parent
+ALONE = 20.0
+"""Seconds that a rank of a run whose last checkpoint is there waits for the others."""
 
 
 def wrong(message: str) -> NoReturn:
@@ -55,11 +57,13 @@ def wait_for(host: str, port: int, limit: float = 300.0) -> None:
     sys.exit(f"launch.py: rank 0 did not answer at {host}:{port} within {limit:.0f} s")
 
 
-def meet(rank: int, world: int, limit: float) -> Any:
+def meet(rank: int, world: int, limit: float, last: Path | None = None) -> Any:
     """Return the store in which all ranks of this attempt have met (called by the worker).
 
     Rank 0 serves it on its Pod's address, the others reach it by the Service. A rank that comes back may find the
     store of the attempt that just broke; that store has already counted the rank, so the rank waits for the next one.
+    A rank whose machine died in the very end finds `last`, the checkpoint of the last step, but nobody else any more:
+    then there is nothing to do, and it ends with 0.
 
     Raises:
         TimeoutError: A rank has not come within `limit` seconds.
@@ -67,18 +71,26 @@ def meet(rank: int, world: int, limit: float) -> Any:
     import torch.distributed as dist
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    deadline, absent = time.monotonic() + limit, [0]
+    begin, absent = time.monotonic(), [0]
+    deadline = begin + limit
     options: dict[str, Any] = {"wait_for_workers": False}
     if rank == 0:
         listener = socket.create_server((os.environ["KIT_LISTEN"], port), backlog=1024, reuse_port=False)
         options["master_listen_fd"] = listener.detach()
-    while time.monotonic() < deadline:
+
+    def waited() -> bool:
+        if last and last.exists() and time.monotonic() - begin > min(ALONE, limit):
+            print(f"launch.py: {last} is there and not all ranks come any more: the run is complete", flush=True)
+            os._exit(0)
+        return time.monotonic() > deadline
+
+    while not waited():
         absent = [0]
         with contextlib.suppress(dist.DistError, RuntimeError):  # rank 0 is not there yet, or has gone again
             store = dist.TCPStore(host, port, world, rank == 0, timedelta(seconds=5), **options)
             absent = []
             came = store.add(f"joined/{rank}", 1)
-            while came == 1 and time.monotonic() < deadline:
+            while came == 1 and not waited():
                 absent = [other for other in absent or range(world) if not store.check([f"joined/{other}"])]
                 if not absent:
                     return store

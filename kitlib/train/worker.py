@@ -128,7 +128,8 @@ if world > 1 or cfg.ddp:
     if "KIT_LISTEN" in os.environ:  # a Pod with one rank; else torchrun has made a store
         from launch import meet
 
-        own_store = {"store": meet(rank, world, cfg.rendezvous_timeout)}
+        last_save = Path(cfg.checkpoints, f"step-{cfg.steps:08d}.pt") if cfg.checkpoints else None
+        own_store = {"store": meet(rank, world, cfg.rendezvous_timeout, last_save)}
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29511")
     dist.init_process_group(

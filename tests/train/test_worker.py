@@ -189,6 +189,14 @@ def test_a_finished_run_that_is_started_again_ends_at_once_with_success(ranks: S
     assert len(rec.of_kind(run.records(), "step")) == 4
 
 
+def test_a_rank_that_comes_back_after_the_others_have_ended_well_ends_well_too(ranks: Start) -> None:
+    run = ranks(2, "--steps", "4", "--checkpoints", "checkpoints", "--rendezvous-timeout", "5")
+    assert run.wait() == [0, 0]
+    for rank in (0, 1):
+        assert run.start(rank).running[rank].wait(120) == 0
+        assert "the run is complete" in run.text(rank)
+
+
 def test_a_wrong_configuration_ends_with_64_and_one_line(ranks: Start) -> None:
     for flags, word in ((("--preset", "huge"), "unknown preset"), (("--steps", "0"), "at least 1"),
                         (("--steps", "many"), "steps"), (("--nonsense", "1"), "nonsense")):  # fmt: skip
