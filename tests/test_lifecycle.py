@@ -138,6 +138,18 @@ def test_processes_that_left_their_container_die_with_a_killed_supervisor(own_cl
     assert eventually(lambda: not processes_of(mark))
 
 
+def test_nothing_of_a_node_outlives_its_killed_container_runtime(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    command = ["sh", "-c", "setsid sh -c 'sleep 7777 & sleep 7777' & sleep 7777; exit"]
+    spec = {"containers": [{"name": "c", "image": "busybox", "command": command}]}
+    own_cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "forks"}, "spec": spec})
+    mark = own_cluster.cluster_id()
+    eventually(lambda: sum("sleep" in p.name() for p in processes_of(mark)) == 3)
+    os.kill(own_cluster.pid("runtime-node-1"), signal.SIGKILL)
+    assert eventually(lambda: {p.pid for p in processes_of(mark)} == set(_pids(own_cluster).values()))
+    assert _pids(own_cluster).keys() == {"supervisor", "control-plane"}
+
+
 def _pids(cluster: EmbeddedCluster) -> dict[str, int]:
     return {process["name"]: process["pid"] for process in cluster.status()["processes"]}
 

@@ -8,7 +8,8 @@ that crashed. A kubelet ended by SIGKILL is a machine that lost power: its conta
 until `kit node start`.
 
 The lifeline: of each node's pipe the supervisor alone holds the write end. When it closes it, or dies, the
-container runtime at the other end reads EOF, kills every container of the node and ends.
+container runtime at the other end reads EOF, kills every container of the node and ends. What a runtime leaves behind
+that is killed itself becomes the supervisor's child, and is killed by it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kitlib.cluster.config import ClusterConfig, NodeConfig, from_json
+from kitlib.cluster.kubelet import spawn
 
 CONTROL_SOCKET = "supervisor.sock"
 CONTROL_PLANE = "control-plane"
@@ -109,6 +111,7 @@ class Supervisor:
         """Start everything and serve until stopped by `kit down`, a signal, or the end of the owner."""
         self._listen()
         _share("kitlib.cluster.kubelet.runtime")
+        spawn.become_subreaper()
         for node in self.nodes.values():
             self._start(node.runtime)
         _keep_tls_buffers_small()
@@ -165,8 +168,20 @@ class Supervisor:
             except ChildProcessError:
                 return
             if pid == 0:
-                return
+                break
             self._on_exit(pid, status)
+        self._kill_strays()
+
+    def _kill_strays(self) -> None:
+        """End what a container runtime that was killed left behind: it is this process's now, and so are its children.
+
+        Each that ends leaves its own children here, and its end leads here again.
+        """
+        from kitlib.cluster.kubelet.container import children
+
+        mine = {process.pid for process in self._processes()}
+        for pid in set(children(os.getpid())) - mine:
+            _kill(pid, signal.SIGKILL)
 
     def _on_exit(self, pid: int, status: int) -> None:
         for process in self._processes():

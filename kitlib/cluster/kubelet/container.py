@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from kitlib.cluster.kubelet import isolation
 from kitlib.cluster.kubelet.cri_log import LogWriter, timestamp
 from kitlib.cluster.kubelet.spawn import spawn
 
@@ -62,6 +63,7 @@ class Container:
         self._stdin_once = bool(spec.get("stdin_once"))
         self._tty = bool(spec.get("tty"))
         self.pid = 0
+        self._namespace: int | None = None
         self.running = False
         self.exit_code = self.signal = 0
         self.reason = ""
@@ -93,6 +95,7 @@ class Container:
                 os.close(fd)
         self.running = True
         _main_pids.add(self.pid)
+        self._namespace = isolation.mount_namespace(self.pid) if self.isolate else None
         self.started_at = timestamp()
         if self._stdin is not None:
             os.set_blocking(self._stdin, False)
@@ -239,9 +242,12 @@ class Container:
 
     def _orphans(self) -> list[psutil.Process]:
         """Processes of this container whose parent died: the subreaper is their parent now."""
-        return [p for p in _processes(set(_children(os.getpid())) - _main_pids) if self._owns(p)]
+        return [p for p in _processes(set(children(os.getpid())) - _main_pids) if self._owns(p)]
 
     def _owns(self, process: psutil.Process) -> bool:
+        """Tell by the namespace that cannot be left, or by the environment, which a process may have cleared."""
+        if self._namespace is not None and isolation.mount_namespace(process.pid) == self._namespace:
+            return True
         try:
             return process.environ().get("KIT_CONTAINER_ID") == self.id
         except psutil.Error:
@@ -297,7 +303,7 @@ def _processes(pids: Iterable[int]) -> list[psutil.Process]:
     return found
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """Return a process's children, from the kernel's own lists where there are some (no scan of every process)."""
     if not _KERNEL_LISTS:
         with contextlib.suppress(psutil.Error):
@@ -312,9 +318,9 @@ def _children(pid: int) -> list[int]:
 
 
 def _descendants(pid: int) -> list[int]:
-    found = _children(pid)
+    found = children(pid)
     for child in found:  # grows while it is read
-        found += _children(child)
+        found += children(child)
     return found
 
 

@@ -215,6 +215,14 @@ def _namespace(pid: int | str, name: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{name}").st_ino
 
 
+def mount_namespace(pid: int) -> int | None:
+    """Return the number of a process's mount namespace; None when the process has ended."""
+    try:
+        return _namespace(pid, "mnt")
+    except OSError:
+        return None
+
+
 def _open_up(root: str, target: str) -> None:
     """Replace the deepest folder above `target` that exists by a private copy, entry by entry."""
     parent = os.path.dirname(target)

@@ -246,8 +246,11 @@ async def test_the_end_of_the_log_stands_in_for_missing_last_words(node: Node) -
     assert state_of(await node.finished("tail"))["state"]["terminated"]["message"] == "oops\n"
 
 
-async def test_processes_that_a_container_leaves_behind_end_with_it(node: Node) -> None:
-    await node.create("daemon", "setsid sh -c 'exec sleep 1000' & sleep 0.1; exit 0")
+@pytest.mark.parametrize("clear", ["", "env -i"])
+async def test_processes_that_a_container_leaves_behind_end_with_it(node: Node, clear: str) -> None:
+    if clear and node.kubelet.node.isolation == "plain":
+        pytest.skip("without namespaces a process is known by its environment alone")
+    await node.create("daemon", f"setsid {clear} sh -c 'exec sleep 1000' & sleep 0.1; exit 0")
     await node.finished("daemon")
 
     async def nothing_left() -> bool:
