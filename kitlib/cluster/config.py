@@ -30,6 +30,8 @@ class Settings:
         image_pull_backoff: First delay of ImagePullBackOff; doubles up to 300.
         back_off_period: A Pod with a container that cannot start is looked at again after this long and up to half
             as long again; the status then shows the back-off.
+        generic_pleg_relist_period: A kubelet looks through all its containers this often; a deleted Pod goes from the
+            API with the first look after its containers have ended.
         max_container_restart_period: Longest delay between restarts.
         event_ttl: How long Events are kept.
     """
@@ -43,6 +45,7 @@ class Settings:
     container_restart_backoff: float = 10.0
     image_pull_backoff: float = 10.0
     back_off_period: float = 10.0
+    generic_pleg_relist_period: float = 1.0
     max_container_restart_period: float = 300.0
     event_ttl: float = 3600.0
 

@@ -2,7 +2,7 @@
 
 Stands for client-go's `tools/record` (old style: `source`, `count`, first and last time) and `tools/events`
 (new style, which the scheduler uses: `eventTime`, `action`, `series`). A repeated Event raises a count instead of
-making another one; the eleventh similar Event in ten minutes becomes `(combined from similar events)`; of one object
+making another one; the tenth similar Event in ten minutes becomes `(combined from similar events)`; of one object
 at most 25 Events in a burst are written, then one every five minutes (old style only).
 """
 
@@ -188,7 +188,7 @@ class EventRecorder:
         return {"series": {"count": series["count"] + 1, "lastObservedTime": rfc3339_micro(now)}}
 
     def _combine(self, event: Object) -> None:
-        """Give the eleventh similar Event of ten minutes the message that all later ones share."""
+        """Give the tenth similar Event of ten minutes the message that all later ones share."""
         now = self._clock.now()
         key = _identity({**event, "message": ""})
         since, messages = self._similar.get(key, (now, set()))
@@ -196,7 +196,7 @@ class EventRecorder:
             messages = set()
         messages.add(event["message"])
         self._remember(self._similar, key, (now, messages))
-        if len(messages) > SIMILAR_LIMIT:
+        if len(messages) >= SIMILAR_LIMIT:
             messages.pop()
             event["message"] = f"(combined from similar events): {event['message']}"
 

@@ -61,6 +61,15 @@ class Node:
     watch_object: Callable[[str, str], None]
     names: Callable[[str], list[str]]
 
+    def next_relist(self) -> float:
+        """Return when, by the monotonic clock, all containers are looked through next: the same moment for all Pods.
+
+        Nothing is polled: the runtime tells at once what happens. But a real kubelet removes what it has seen ended in
+        one of these looks (`GenericPLEG`), so that a Pod stays `Terminating` for up to a period.
+        """
+        period = self.config.cluster.settings.generic_pleg_relist_period
+        return (time.monotonic() // period + 1) * period
+
 
 @dataclass
 class Token:

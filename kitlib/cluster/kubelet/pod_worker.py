@@ -56,7 +56,7 @@ class PodWorker:
         self.state = PodState(pod)
         self.done = False
         self._facts = PodFacts(node, pod, self.folder)
-        self._removed = False
+        self._removed = self._stopped = False
         self._admitted = False
         self._failure: tuple[str, str] | None = None
         self._start_time = (pod.get("status") or {}).get("startTime") or rfc3339(time.time())
@@ -134,7 +134,7 @@ class PodWorker:
     @property
     def active(self) -> bool:
         """Whether the Pod still counts against what the node has."""
-        return not self.done and self.phase() not in ("Succeeded", "Failed")
+        return not self._stopped and not self.done and self.phase() not in ("Succeeded", "Failed")
 
     # --- adoption after a restart
 
@@ -259,15 +259,25 @@ class PodWorker:
     async def _terminate(self) -> None:
         """A Pod that is being deleted: stop its containers, say so, remove it."""
         await self._stop_all(_MIN_GRACE_SECONDS if self._removed else self._grace())
+        self._stopped = True
+        self._facts.release()
         self._report()
         await self.node.statuses.flush(self.uid)
+        await self._until_relist()
         await self._remove_records()
-        self._facts.release()
         volumes.remove(self.folder, volumes.memory_folder(self.node.config, self.uid))
         if not self._removed:
             await self._delete()
         self.done = True
         self.node.statuses.forget(self.uid)
+
+    async def _until_relist(self) -> None:
+        """Wait until all of the node's containers are looked through, except when the Pod is gone from the API."""
+        relist = self.node.next_relist()
+        while not self._removed and (left := relist - time.monotonic()) > 0:
+            self._wake.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left)
 
     async def _delete(self) -> None:
         metadata = self.state.pod["metadata"]
@@ -344,6 +354,8 @@ class PodWorker:
 
     def _report(self) -> None:
         """Have the status written and shown to the node's server."""
+        if self.phase() in ("Succeeded", "Failed"):
+            self._facts.release()  # before the scheduler learns of the end and sends the next Pod
         init, main, ephemeral = ([w.status() for w in group] for group in (self.init, self.main, self.ephemeral))
         statuses = zip(self.all(), [*init, *main, *ephemeral], strict=True)
         self.state.containers = {worker.name: worker.container_state(each) for worker, each in statuses}

@@ -131,6 +131,6 @@ async def test_repeated_events_become_a_count_and_similar_ones_are_combined(lab:
     await recorder.flush()
     events = [item for item in await lab.list("events") if item["reason"] == "Scaling"]
     combined = [item for item in events if item["message"].startswith("(combined from similar events): ")]
-    assert len(events) == 11 and [item["count"] for item in combined] == [5]
+    assert len(events) == 10 and [item["count"] for item in combined] == [6]
     assert combined[0]["message"].endswith("to 14")
     await recorder.close()

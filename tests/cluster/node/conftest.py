@@ -25,7 +25,11 @@ from kitlib.cluster.store import Store
 
 GENEROUS = 60.0
 FAST = Settings(
-    container_restart_backoff=0.4, image_pull_backoff=0.4, back_off_period=0.2, node_lease_renew_interval=0.2
+    container_restart_backoff=0.4,
+    image_pull_backoff=0.4,
+    back_off_period=0.2,
+    generic_pleg_relist_period=0.1,
+    node_lease_renew_interval=0.2,
 )
 BOTH_WAYS = pytest.mark.parametrize("changes", [{"isolation": "auto"}, {"isolation": "plain"}], ids=["auto", "plain"])
 """Run a test with namespaces, where the kernel allows them, and in plain mode."""

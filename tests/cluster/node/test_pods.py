@@ -169,6 +169,29 @@ async def test_a_pod_deleted_by_force_is_gone_at_once_and_its_processes_soon(nod
     await until(nothing_runs)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"gpus": 1, "cluster": {"settings": replace(FAST, generic_pleg_relist_period=1e6)}}]
+)
+async def test_a_pod_that_has_stopped_is_still_shown_until_the_next_relist_but_holds_nothing(node: Node) -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}, "image": "jocatalin/kubernetes-bootcamp:v2"}
+    await node.create("first", **gpu)
+    await node.ready("first")
+    await node.client.delete("pods", "first", "default")
+    stopped = await node.finished("first")
+    assert stopped["metadata"]["deletionTimestamp"] and stopped["status"]["phase"] == "Failed"
+    assert state_of(stopped)["state"]["terminated"]["exitCode"] == 143, "the original does not handle SIGTERM either"
+    await node.create("second", **gpu)
+    await node.ready("second")
+    assert node.kubelet.pods.find("default", "first") is not None
+    await node.client.delete("pods", "first", "default", grace_period_seconds=0)
+    await node.gone("first")
+
+    async def forgotten() -> bool:
+        return not (node.config.node_dir / "pods" / stopped["metadata"]["uid"]).exists()
+
+    await until(forgotten)
+
+
 async def test_pre_stop_runs_before_sigterm(node: Node) -> None:
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo stopping > /shared/hook"]}}}
     await node.create("hook", "sleep 1000", lifecycle=hook, **node.shares())
