@@ -138,7 +138,8 @@ def throwaway_cluster(kind: str, *up: str) -> Iterator[EmbeddedCluster]:
         cluster.kit("up", *up)
         yield cluster
     except AssertionError:
-        shutil.copytree(home / "logs", f"{home}-logs", dirs_exist_ok=True)
+        if (home / "logs").exists():
+            shutil.copytree(home / "logs", f"{home}-logs", dirs_exist_ok=True)
         raise
     finally:
         cluster.kit("down", "--purge", code=None)

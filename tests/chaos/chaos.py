@@ -1,8 +1,9 @@
 """Random SIGKILLs under load, and whether everything ends as it was asked for.
 
 For so many minutes, control plane, nodes and containers are killed at random while a Deployment is updated over and
-over, another is scaled at random, Jobs are created and ConfigMaps are written. Afterwards: desired equals actual, no
-acknowledged write is lost, no process is left over.
+over, another is scaled at random, Jobs are created and ConfigMaps are written and watched. Afterwards: desired equals
+actual, no acknowledged write is lost or undone, the watch missed none, and no process, mount or folder is left over;
+after `kit down --purge` there is nothing at all.
 
     python tests/chaos/chaos.py --minutes 10     one JSON object; exit code 1 when something does not hold
 """
@@ -10,10 +11,12 @@ acknowledged write is lost, no process is left over.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +29,9 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import EmbeddedCluster, eventually, processes_of, throwaway_cluster
+from writes import Watcher, Writer
+
+from kitlib.cluster.kubelet import isolation
 
 IMAGES = ("gcr.io/google-samples/kubernetes-bootcamp:v1", "jocatalin/kubernetes-bootcamp:v2")
 
@@ -38,7 +44,8 @@ class Chaos:
         cluster: A running cluster of three nodes that may be broken.
         random: Source of every choice.
         done: How often each thing was done.
-        written: ConfigMaps whose creation the API server acknowledged.
+        writer: Writes ConfigMaps and remembers what was acknowledged.
+        watcher: Watches them, across every restart of the API server.
         jobs: Jobs whose creation it acknowledged.
         dead: Nodes that are powered off, and when they come back.
     """
@@ -46,21 +53,28 @@ class Chaos:
     cluster: EmbeddedCluster
     random: random.Random
     done: Counter[str] = field(default_factory=Counter)
-    written: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
     dead: dict[str, float] = field(default_factory=dict)
     replicas: int = 3
     image: str = IMAGES[0]
 
+    def __post_init__(self) -> None:
+        """Choose what this run's daemons are known by, whatever they do to their environment."""
+        self.writer = Writer(self.cluster, self.random.randrange(10**9))
+        self.watcher = Watcher(self.cluster)
+        self.daemon = f"{self.random.randrange(10**8, 10**9)}"
+
     def start(self) -> None:
         """Create the workloads."""
-        for name in ("rolling", "scaled"):
-            self.cluster.apply(deployment(name, self.replicas, self.image))
+        self.cluster.apply(deployment("rolling", 3, self.image), service("rolling"))
+        self.cluster.apply(deployment("scaled", self.replicas, "busybox", daemons(self.daemon)))
+        self.watcher.start()
+        self.writer.start()
 
     def run(self, seconds: float) -> None:
         """Break and change things until the time is over, then switch every node on again."""
         actions = [self.kill_control_plane, self.kill_node, self.kill_container, self.kill_container, self.update]
-        actions += [self.scale, self.submit_job, self.write, self.write]
+        actions += [self.scale, self.submit_job]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             action = self.random.choice(actions)
@@ -71,6 +85,7 @@ class Chaos:
             time.sleep(self.random.uniform(0, 0.4))
         for name in list(self.dead):
             self.revive(name)
+        self.writer.stop()
 
     def kill_control_plane(self) -> bool:
         """SIGKILL the control plane."""
@@ -131,13 +146,6 @@ class Chaos:
             self.jobs.append(name)
         return True
 
-    def write(self) -> bool:
-        """Write a ConfigMap and remember it if the write was acknowledged."""
-        name = f"note-{self.done['write']}-{self.random.randrange(10**6)}"
-        if self._kubectl("create", "configmap", name, "--from-literal=a=b"):
-            self.written.append(name)
-        return True
-
     def _kubectl(self, *arguments: str, stdin: str | None = None) -> bool:
         return self.cluster.kubectl(*arguments, code=None, stdin=stdin).returncode == 0
 
@@ -151,13 +159,15 @@ class Chaos:
         begin = time.monotonic()
         eventually(self._settled, limit)
         settled = time.monotonic() - begin
-        names = {item["metadata"]["name"] for item in self.cluster.get("configmaps")["items"]}
-        lost = set(self.written) - names
-        assert not lost, f"acknowledged writes are lost: {sorted(lost)}"
-        eventually(lambda: self._processes_match_pods(), limit)
+        self.writer.verify()
+        self.watcher.verify(self.writer.revisions)
+        eventually(self._processes_match_pods, limit)
+        eventually(self._folders_match_pods, limit)
         return {
             "actions": dict(self.done),
-            "acknowledged_writes": len(self.written),
+            "acknowledged_writes": self.writer.acknowledged,
+            "unanswered_writes": self.writer.unanswered,
+            "watch_began_again": self.watcher.began - 1,
             "jobs": len(self.jobs),
             "settled_after_s": round(settled, 1),
         }
@@ -171,20 +181,94 @@ class Chaos:
             assert status.get("observedGeneration") == found["metadata"]["generation"]
             for count in ("replicas", "readyReplicas", "updatedReplicas"):
                 assert status.get(count, 0) == wanted, f"{name}: {status}"
-        for item in self.cluster.get("jobs")["items"]:
-            conditions = {c["type"] for c in item["status"].get("conditions", []) if c["status"] == "True"}
-            assert conditions & {"Complete", "Failed"}, f"{item['metadata']['name']}: {item['status']}"
-        assert not [pod for pod in self.cluster.get("pods")["items"] if "deletionTimestamp" in pod["metadata"]]
+            pods = self.cluster.get("pods", "-l", f"app={name}")["items"]
+            assert len(pods) == wanted, f"{name}: {len(pods)} Pods"
+        self._assert_jobs_are_done()
+        pods = self.cluster.get("pods")["items"]
+        held = [pod for pod in pods if "deletionTimestamp" in pod["metadata"] or pod["metadata"].get("finalizers")]
+        assert not held, f"Pods that are held or on their way out: {[pod['metadata']['name'] for pod in held]}"
+        slices = self.cluster.get("endpointslices", "-l", "kubernetes.io/service-name=rolling")["items"]
+        served = sorted(a for each in slices for endpoint in each["endpoints"] for a in endpoint["addresses"])
+        assert served == sorted(p["status"]["podIP"] for p in pods if p["metadata"]["labels"].get("app") == "rolling")
         return True
 
-    def _processes_match_pods(self) -> bool:
-        running = sum(
+    def _assert_jobs_are_done(self) -> None:
+        jobs = {item["metadata"]["name"]: item["status"] for item in self.cluster.get("jobs")["items"]}
+        assert set(self.jobs) <= jobs.keys()
+        for name, status in jobs.items():
+            conditions = {c["type"] for c in status.get("conditions", []) if c["status"] == "True"}
+            assert "Complete" in conditions and status.get("succeeded") == 2, f"{name}: {status}"
+            assert not status.get("active"), f"{name}: {status}"
+
+    def _running(self, **labels: str) -> int:
+        return sum(
             "running" in container["state"]
             for pod in self.cluster.get("pods")["items"]
+            if labels.items() <= pod["metadata"]["labels"].items()
             for container in pod["status"].get("containerStatuses", [])
         )
-        assert len(containers(self.cluster)) == running, f"{len(containers(self.cluster))} processes, {running} running"
+
+    def _processes_match_pods(self) -> bool:
+        running, found = self._running(), containers(self.cluster)
+        assert len(found) == running, f"{len(found)} processes, {running} running"
+        running, left = self._running(app="scaled"), with_argument(self.daemon)
+        assert len(left) == running, f"{running} containers have {len(left)} daemons: {left}"
         return True
+
+    def _folders_match_pods(self) -> bool:
+        uids = {pod["metadata"]["uid"] for pod in self.cluster.get("pods")["items"]}
+        shared = Path("/dev/shm").glob(f"kit-{self.cluster.cluster_id()}-*/*")
+        folders = [*self.cluster.home.glob("nodes/*/pods/*"), *shared]
+        left = [str(folder) for folder in folders if folder.name not in uids]
+        assert folders and not left, f"folders without a Pod: {left}"
+        return True
+
+    def end(self) -> None:
+        """Stop the cluster.
+
+        Raises:
+            AssertionError: Something of it is left: a process, a port, a mount, a file.
+        """
+        mark, home = self.cluster.cluster_id(), str(self.cluster.home)
+        ports = sorted({c.laddr for p in processes_of(mark) for c in p.net_connections("inet") if c.status == "LISTEN"})
+        assert ports, "no process of the cluster listens"
+        self.cluster.kit("down", "--purge")
+        left = [*processes_of(mark), *with_argument(self.daemon), *at_home(home)]
+        assert not left, f"processes are left: {left}"
+        for address in ports:
+            assert closed(address), f"somebody still listens at {address}"
+        assert home not in Path("/proc/self/mountinfo").read_text(), "something is still mounted"
+        kept = {".kube"} if self.cluster.env["HOME"] == home else set()
+        files = [*({path.name for path in Path(home).glob("*")} - kept), *Path("/dev/shm").glob(f"kit-{mark}*")]
+        assert not files, f"files are left: {files}"
+
+
+def with_argument(argument: str) -> list[psutil.Process]:
+    """Return the living processes that were started with an argument."""
+    return [p for p in psutil.process_iter(["cmdline"]) if argument in (p.info["cmdline"] or ())]
+
+
+def at_home(home: str) -> list[psutil.Process]:
+    """Return the processes that work in a folder or have a file of it open."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            used = [process.cwd(), *(file.path for file in process.open_files())]
+            if any(path == home or path.startswith(f"{home}/") for path in used):
+                found.append(process)
+    return found
+
+
+def closed(address: tuple[str, int]) -> bool:
+    """Tell whether nobody listens at an address."""
+    with socket.socket() as probe:
+        return probe.connect_ex(address) != 0
+
+
+def daemons(argument: str) -> list[str]:
+    """Return a command with a child that leaves its session and, where namespaces tell whose it is, its environment."""
+    clear = "env -i" if isolation.mode("auto") == "namespaces" else ""
+    return ["sh", "-c", f"setsid {clear} sleep {argument} & echo $$ > /cache/pid; exec sleep 86400"]
 
 
 def containers(cluster: EmbeddedCluster) -> list[psutil.Process]:
@@ -197,8 +281,14 @@ def containers(cluster: EmbeddedCluster) -> list[psutil.Process]:
     return [process for process in found if process.ppid() in runtimes]
 
 
-def deployment(name: str, replicas: int, image: str) -> dict:
-    """Return a Deployment whose Pods end within a second."""
+def deployment(name: str, replicas: int, image: str, command: list[str] | None = None) -> dict:
+    """Return a Deployment whose Pods have files in memory and end within a second."""
+    container = {"name": "app", "image": image, "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}
+    spec = {
+        "terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "cache", "emptyDir": {"medium": "Memory"}}],
+        "containers": [{**container, **({"command": command} if command else {})}],
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -206,12 +296,15 @@ def deployment(name: str, replicas: int, image: str) -> dict:
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": image}]},
-            },
+            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
         },
     }
+
+
+def service(name: str) -> dict:
+    """Return a Service of the Pods of a Deployment."""
+    spec = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
 def job(name: str) -> dict:
@@ -238,10 +331,13 @@ def main() -> int:
         try:
             chaos.start()
             chaos.run(arguments.minutes * 60)
-            print(json.dumps({"seed": arguments.seed, **chaos.verify(180)}, indent=1))
+            seen = chaos.verify(180)
+            chaos.end()
+            print(json.dumps({"seed": arguments.seed, **seen}, indent=1))
         except AssertionError as error:
             print(json.dumps({"seed": arguments.seed, "actions": dict(chaos.done), "broken": str(error)}, indent=1))
-            subprocess.run(["kubectl", "get", "all,jobs", "-o", "wide"], env=cluster.env, check=False)
+            if (cluster.home / "kubeconfig").exists():
+                subprocess.run(["kubectl", "get", "all", "-o", "wide"], env=cluster.env, check=False)
             raise
     return 0
 

@@ -17,3 +17,4 @@ def test_after_random_kills_desired_equals_actual_and_no_write_is_lost(own_clust
     chaos.run(12)
     seen = chaos.verify(180)
     assert seen["acknowledged_writes"]
+    chaos.end()
