@@ -151,6 +151,7 @@ class AnswerHead(asyncio.Protocol):
     def __init__(self) -> None:
         """Wait for a connection."""
         self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.head.add_done_callback(lambda head: head.cancelled() or head.exception())  # who waits may have left
         self._data = bytearray()
         self._transport: asyncio.Transport | None = None
 

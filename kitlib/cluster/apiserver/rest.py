@@ -292,7 +292,7 @@ class REST:
         entry: Entry | None,
         subresource: str,
     ) -> tuple[Object, bool]:
-        api_version, name_of_kind = body.get("apiVersion") or "/", body.get("kind") or ""
+        api_version, name_of_kind = (v if isinstance(v := body.get(k), str) else "" for k in ("apiVersion", "kind"))
         if (api_version, name_of_kind) != (kind.api_version, kind.kind):
             group_version = api_version if "/" in api_version else f"/{api_version}"
             raise errors.bad_request(f"invalid object type: {group_version}, Kind={name_of_kind}")

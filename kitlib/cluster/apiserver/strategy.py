@@ -100,6 +100,7 @@ def prepare_update(kind: Kind, new: Object, old: Object, subresource: str) -> No
     elif subresource == "ephemeralcontainers":
         _only_ephemeral_containers(new, old)
     elif kind.resource == "pods":
+        new["spec"] = new.get("spec") or {}
         _restore(new["spec"], old["spec"], "ephemeralContainers")
     elif kind.resource == "namespaces":
         finalizers = (new.get("spec") or {}).get("finalizers") or []

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 
 import pytest
 from apiharness import API, TOKEN, config_map, pod
 
 from kitlib.cluster.apiserver import watch
+from kitlib.cluster.apiserver.fielderrors import FieldErrors
 from kitlib.cluster.apiserver.negotiation import load_yaml
 from kitlib.cluster.apiserver.patch import strategic_merge_patch
 from kitlib.cluster.apiserver.registry import lookup
+from kitlib.cluster.apiserver.schemavalidation import validate
+from kitlib.cluster.splice import AnswerHead
 
 CMS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -72,6 +76,22 @@ async def test_endpoints_without_a_port_or_a_pod_are_no_endpoints(api: API) -> N
     assert (await api.get(f"{SERVICES}/s/proxy/")).code == 503
 
 
+@pytest.mark.parametrize("value", [1, 1.5, True, [], {}, "", None])
+@pytest.mark.parametrize("field", ["apiVersion", "kind"])
+async def test_an_apply_that_does_not_name_its_kind_is_400(api: API, field: str, value: object) -> None:
+    body = {**config_map("a"), field: value}
+    answer = await api.patch(f"{CMS}/a?fieldManager=f", body, "apply-patch+yaml")
+    assert answer.code == 400 and answer.message.startswith("invalid object type: /")
+
+
+async def test_a_pod_whose_spec_is_taken_away_is_invalid(api: API) -> None:
+    made = (await api.post(PODS, pod("p"))).body
+    without = {key: value for key, value in made.items() if key != "spec"}
+    for body in (without, {**without, "spec": None}):
+        assert (await api.put(f"{PODS}/p", body)).code == 422
+    assert (await api.patch(f"{PODS}/p", {"spec": None})).code == 422
+
+
 @pytest.mark.parametrize("query", ["tailLines=--5", "sinceSeconds=" + "9" * 5000, "limitBytes=%D9%A3"])
 async def test_a_log_option_that_is_no_number_is_400(api: API, query: str) -> None:
     await api.post(PODS, pod("p"))
@@ -93,6 +113,19 @@ async def test_a_file_of_a_volume_stays_in_its_volume(api: API, source: dict) ->
     body["spec"]["volumes"] = [{"name": "v", **source}]
     refused = await api.post(PODS, body)
     assert refused.code == 422 and ".path" in refused.message
+
+
+def test_a_pattern_that_would_take_years_does_not_match() -> None:
+    found = FieldErrors()
+    validate(found, {"type": "string", "pattern": "^(a+)+$"}, "a" * 40 + "!", "spec.x")
+    assert "should match" in found[0]["message"]
+
+
+async def test_a_backend_that_hangs_up_on_nobody_is_not_worth_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    AnswerHead().connection_lost(None)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_a_long_list_is_merged_in_time() -> None:
