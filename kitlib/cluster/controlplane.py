@@ -21,8 +21,8 @@ from kitlib.cluster.apiserver.server import APIServer
 from kitlib.cluster.client import Client
 from kitlib.cluster.config import ClusterConfig, NodeConfig
 from kitlib.cluster.controllers import run_controllers
-from kitlib.cluster.proxy import Proxy
-from kitlib.cluster.scheduler import Scheduler
+from kitlib.cluster.proxy.proxier import Proxy
+from kitlib.cluster.scheduler.scheduler import Scheduler
 from kitlib.cluster.store import Store, StoreError
 
 MAX_FILES = 10240

@@ -20,9 +20,9 @@ import pytest
 from harness import EmbeddedCluster, eventually
 
 from kitlib.cluster.apiserver.server import APIServer
-from kitlib.cluster.balancer import Balancer, Endpoint, endpoints_of
 from kitlib.cluster.config import ClusterConfig
-from kitlib.cluster.proxy import Proxy, port_map
+from kitlib.cluster.proxy.balancer import Balancer, Endpoint, endpoints_of
+from kitlib.cluster.proxy.proxier import Proxy, port_map
 from kitlib.cluster.store import Store
 
 BLOCK = 253

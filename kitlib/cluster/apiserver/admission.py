@@ -14,7 +14,7 @@ from typing import Any
 
 from kitlib.cluster import quantity, quota
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.config import Settings

@@ -11,8 +11,8 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kitlib.cluster.apiserver import definitions, structural
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions import definitions, structural
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kitlib.cluster.apiserver import errors, versions
-from kitlib.cluster.apiserver.customkind import DEFINITIONS
+from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions, check_dry_run
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.rest import REST, is_finished, now

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from kitlib.cluster.apiserver import models
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.models import SCALARS, Field, Type
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object

@@ -17,15 +17,18 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from kitlib.cluster.apiserver import deletion, discovery, documents, errors, requestinfo, streams, subresources, table
+from kitlib.cluster.apiserver import deletion, errors, requestinfo, subresources
 from kitlib.cluster.apiserver import options as opts
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.auth import User
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.documents import discovery, documents
 from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_object, decode_patch, encode, media_type
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
+from kitlib.cluster.apiserver.printers import table
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.requestinfo import RequestInfo
 from kitlib.cluster.apiserver.rest import APPLY_PATCH
+from kitlib.cluster.apiserver.streaming import streams
 from kitlib.cluster.apiserver.versions import from_storage, is_view
 from kitlib.cluster.apiserver.watch import Change, Watch
 from kitlib.cluster.client import ApiError, Object

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kitlib.cluster.apiserver import deletion, errors, subresources
+from kitlib.cluster.apiserver.apiextensions.customresources import CustomResources
 from kitlib.cluster.apiserver.auth import Authenticator, User
-from kitlib.cluster.apiserver.customresources import CustomResources
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.rest import REST, copy

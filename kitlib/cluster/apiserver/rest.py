@@ -26,11 +26,10 @@ from kitlib.cluster.apiserver import (
     selectors,
     services,
     strategy,
-    validation,
     versions,
 )
 from kitlib.cluster.apiserver import options as opts
-from kitlib.cluster.apiserver.customkind import DEFINITIONS, CustomKind
+from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS, CustomKind
 from kitlib.cluster.apiserver.objectmeta import (
     carry_over,
     check_name,
@@ -42,6 +41,7 @@ from kitlib.cluster.apiserver.objectmeta import (
 )
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.validation.kinds import validate_create, validate_update
 from kitlib.cluster.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Object
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.store import CompactedError, Entry, Store
@@ -176,7 +176,7 @@ class REST:
         meta["creationTimestamp"] = now()
         defaults.apply_defaults(kind, obj)
         admission.admit_create(kind, obj, self.config.settings, self.lister)
-        causes = self._allocate(kind, obj, None) or validation.validate_create(kind, obj)
+        causes = self._allocate(kind, obj, None) or validate_create(kind, obj)
         if not causes and not meta.get("name"):
             causes = [{"reason": "FieldValueRequired", "message": _NAME_REQUIRED, "field": "metadata.name"}]
         _refuse(kind, obj, causes)
@@ -339,7 +339,7 @@ class REST:
         if subresource in ("", "ephemeralcontainers"):
             self._complete_update(kind, new, old)
         elif subresource == "status" or isinstance(kind, CustomKind):
-            _refuse(kind, new, validation.validate_update(kind, new, old))
+            _refuse(kind, new, validate_update(kind, new, old))
         if is_same(new, old):
             return old
         if strategy.asks_for_more(kind, new, old, subresource):
@@ -351,7 +351,7 @@ class REST:
     def _complete_update(self, kind: Kind, new: Object, old: Object) -> None:
         defaults.apply_defaults(kind, new)
         admission.admit_update(kind, new, old, self.lister)
-        causes = self._allocate(kind, new, old) or validation.validate_update(kind, new, old)
+        causes = self._allocate(kind, new, old) or validate_update(kind, new, old)
         _refuse(kind, new, causes + new_finalizers(new["metadata"], old["metadata"]))
 
     def commit(self, kind: Kind, entry: Entry, new: Object, options: WriteOptions) -> Object:

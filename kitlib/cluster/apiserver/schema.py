@@ -16,8 +16,9 @@ from functools import cache
 from typing import Any
 
 from kitlib.cluster import quantity
-from kitlib.cluster.apiserver import errors, models, structural
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver import errors, models
+from kitlib.cluster.apiserver.apiextensions import structural
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.models import Model, Type
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import ApiError, Object

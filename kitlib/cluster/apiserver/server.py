@@ -18,8 +18,8 @@ import orjson
 from aiohttp import web
 
 from kitlib.cluster.apiserver import bootstrap_objects, errors, tls
+from kitlib.cluster.apiserver.apiextensions.customresources import CustomResources
 from kitlib.cluster.apiserver.auth import PUBLIC_PATHS, Authenticator, impersonated
-from kitlib.cluster.apiserver.customresources import CustomResources
 from kitlib.cluster.apiserver.handlers import Handlers, failure
 from kitlib.cluster.apiserver.inprocess import InProcessClient
 from kitlib.cluster.apiserver.rest import REST

@@ -6,8 +6,8 @@ controllers the status), when `metadata.generation` grows, what a new object sta
 
 from __future__ import annotations
 
-from kitlib.cluster.apiserver import definitions
-from kitlib.cluster.apiserver.customkind import DEFINITIONS, CustomKind
+from kitlib.cluster.apiserver.apiextensions import definitions
+from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS, CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 

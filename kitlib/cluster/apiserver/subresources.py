@@ -10,8 +10,8 @@ from typing import Any
 
 from kitlib.cluster import labels
 from kitlib.cluster.apiserver import deletion, errors, registry, schema, selectors
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.auth import Authenticator, User, review
-from kitlib.cluster.apiserver.customkind import CustomKind
 from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind

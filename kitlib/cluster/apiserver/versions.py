@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import orjson
 
-from kitlib.cluster.apiserver import registry, structural
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver import registry
+from kitlib.cluster.apiserver.apiextensions import structural
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 

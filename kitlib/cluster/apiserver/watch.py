@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from kitlib.cluster.apiserver import errors, selectors, versions
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.options import ListOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object

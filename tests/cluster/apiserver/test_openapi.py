@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kitlib.cluster.apiserver import openapi, openapi_v2
+from kitlib.cluster.apiserver.documents import openapi, openapi_v2
 from kitlib.cluster.apiserver.registry import KINDS
 
 

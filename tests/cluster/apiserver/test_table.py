@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from kitlib.cluster.apiserver.durations import human_duration
+from kitlib.cluster.apiserver.printers.durations import human_duration
+from kitlib.cluster.apiserver.printers.table import definitions, table
 from kitlib.cluster.apiserver.registry import KINDS, by_gvk, lookup
-from kitlib.cluster.apiserver.table import definitions, table
 
 NOW = datetime(2026, 11, 23, 11, 11, 2, tzinfo=timezone.utc)
 

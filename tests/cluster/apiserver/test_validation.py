@@ -8,8 +8,9 @@ import random
 import pytest
 import yaml
 
-from kitlib.cluster.apiserver import admission, defaults, schema, validation
+from kitlib.cluster.apiserver import admission, defaults, schema
 from kitlib.cluster.apiserver.registry import KINDS, by_gvk
+from kitlib.cluster.apiserver.validation.kinds import validate_create, validate_update
 from kitlib.cluster.client import ApiError
 from kitlib.cluster.config import REAL_TIMES
 
@@ -51,7 +52,7 @@ def prepared(text, **changes):
 
 
 def problems(text, **changes):
-    return [f"{cause['field']}: {cause['message']}" for cause in validation.validate_create(*prepared(text, **changes))]
+    return [f"{cause['field']}: {cause['message']}" for cause in validate_create(*prepared(text, **changes))]
 
 
 @pytest.mark.parametrize("text", [DEPLOYMENT, POD, JOB, SERVICE])
@@ -77,7 +78,7 @@ def test_problems_come_in_the_order_of_kubernetes():
 
 
 def test_reasons_are_kubernetes_cause_types():
-    causes = validation.validate_create(*prepared(DEPLOYMENT, spec__template__spec__containers=[{"name": "c"}]))
+    causes = validate_create(*prepared(DEPLOYMENT, spec__template__spec__containers=[{"name": "c"}]))
     assert causes == [
         {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.template.spec.containers[0].image"}
     ]
@@ -226,7 +227,7 @@ def test_schedules_that_cron_reads(schedule):
 def changed(text, **changes):
     kind, old = prepared(text)
     _, new = prepared(old, **changes)
-    return [f"{cause['field']}: {cause['message']}" for cause in validation.validate_update(kind, new, old)]
+    return [f"{cause['field']}: {cause['message']}" for cause in validate_update(kind, new, old)]
 
 
 @pytest.mark.parametrize(
@@ -301,8 +302,8 @@ def test_nothing_but_api_errors_comes_out_of_any_object():
                 continue
             defaults.apply_defaults(kind, obj)
             admission.admit_create(kind, obj, REAL_TIMES)
-            validation.validate_create(kind, obj)
-            validation.validate_update(kind, copy.deepcopy(obj), obj)
+            validate_create(kind, obj)
+            validate_update(kind, copy.deepcopy(obj), obj)
             accepted += 1
         except ApiError as error:
             assert error.code in (400, 403, 422)

@@ -19,7 +19,7 @@ from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.controllers import CONTROLLERS, run
 from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
 from kitlib.cluster.informer import Informer
-from kitlib.cluster.scheduler import Scheduler
+from kitlib.cluster.scheduler.scheduler import Scheduler
 from kitlib.cluster.store import Store
 
 LIMIT = 60.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kitlib.cluster.apiserver.cells import (
+from kitlib.cluster.apiserver.printers.cells import (
     NONE,
     UNSET,
     Cells,
@@ -19,7 +19,7 @@ from kitlib.cluster.apiserver.cells import (
     spec_of,
     status_of,
 )
-from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.client import Object
 
 

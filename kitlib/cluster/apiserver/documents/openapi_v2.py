@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.apiserver import openapi
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
+from kitlib.cluster.apiserver.documents import openapi
 from kitlib.cluster.apiserver.registry import KINDS, Kind
 
 _DOCUMENT_SWAGGER, _DOCUMENT_INFO, _DOCUMENT_PATHS, _DOCUMENT_DEFINITIONS = 1, 2, 8, 9

@@ -13,12 +13,13 @@ import logging
 import re
 from collections.abc import Iterable
 
-from kitlib.cluster.apiserver import definitions, deletion, registry
-from kitlib.cluster.apiserver.customkind import DEFINITIONS, CustomKind, kinds_of
-from kitlib.cluster.apiserver.fielderrors import FieldErrors
+from kitlib.cluster.apiserver import deletion, registry
+from kitlib.cluster.apiserver.apiextensions import definitions
+from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS, CustomKind, kinds_of
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.rest import REST, copy, now
+from kitlib.cluster.apiserver.validation.fielderrors import FieldErrors
 from kitlib.cluster.client import ApiError, Object
 from kitlib.cluster.store import Entry, Event, StoreError
 

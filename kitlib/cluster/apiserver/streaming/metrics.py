@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.kubelets import kubelet_of, session
+from kitlib.cluster.apiserver.streaming.kubelets import kubelet_of, session
 from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.config import ClusterConfig
 

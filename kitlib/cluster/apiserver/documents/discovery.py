@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 
 import orjson
 
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import ALL_VERBS, KINDS, Kind
 from kitlib.cluster.client import Object
 from kitlib.cluster.config import KUBERNETES_VERSION

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.upgrade import Backend
+from kitlib.cluster.apiserver.streaming.upgrade import Backend
 from kitlib.cluster.client import Client, Object
 from kitlib.cluster.config import ClusterConfig
 

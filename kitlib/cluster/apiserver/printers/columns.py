@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kitlib.cluster.apiserver import cells, columns_pod
-from kitlib.cluster.apiserver import cells_configured as configured
-from kitlib.cluster.apiserver.cells import Cells
-from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.apiserver.printers import cells, columns_pod
+from kitlib.cluster.apiserver.printers import cells_configured as configured
+from kitlib.cluster.apiserver.printers.cells import Cells
+from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.client import Object
 
 

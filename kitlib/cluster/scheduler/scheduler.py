@@ -3,7 +3,7 @@
 The rule: take the waiting Pod of the highest priority, keep the nodes that pass all filters, score those, bind the
 Pod to one of the best. A Pod that fits nowhere waits until something changes that could help: a node, or, when only
 room was missing, the end of a Pod. One that has a higher priority than others may end them (see
-`scheduler_preemption`); the room is then kept for it. Left out: profiles and extenders.
+`preemption.py`); the room is then kept for it. Left out: profiles and extenders.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client, Objec
 from kitlib.cluster.clock import Clock, SystemClock, rfc3339
 from kitlib.cluster.config import Settings
 from kitlib.cluster.informer import EventRecorder, Informers, Key, key_of
-from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo
-from kitlib.cluster.scheduler_plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
-from kitlib.cluster.scheduler_preemption import Candidate, find, ineligible, priority
-from kitlib.cluster.scheduler_volumes import VolumeBinder
+from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo
+from kitlib.cluster.scheduler.plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
+from kitlib.cluster.scheduler.preemption import Candidate, find, ineligible, priority
+from kitlib.cluster.scheduler.volumebinding import VolumeBinder
 from kitlib.cluster.volumeclaims import CLAIMS, CLASSES, VOLUMES, claims_of
 
 log = logging.getLogger(__name__)

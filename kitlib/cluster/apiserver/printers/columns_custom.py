@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.apiserver.cells import Cells
-from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.apiserver.printers.cells import Cells
+from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.client import Object
 
 _STEP = re.compile(

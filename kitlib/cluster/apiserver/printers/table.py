@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 
-from kitlib.cluster.apiserver import columns, columns_custom, models
-from kitlib.cluster.apiserver.cells import Cells
-from kitlib.cluster.apiserver.customkind import CustomKind
-from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.apiserver import models
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
+from kitlib.cluster.apiserver.printers import columns, columns_custom
+from kitlib.cluster.apiserver.printers.cells import Cells
+from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.client import Object
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from kitlib.cluster.client import Object
 from kitlib.cluster.clock import parse_time
 from kitlib.cluster.labels import matches
-from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo
-from kitlib.cluster.scheduler_plugins import FINAL
+from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo
+from kitlib.cluster.scheduler.plugins import FINAL
 
 NEVER = "not eligible due to preemptionPolicy=Never."
 TERMINATING = "not eligible due to a terminating pod on the nominated node."

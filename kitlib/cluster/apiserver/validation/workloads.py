@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kitlib.cluster.apiserver.fielderrors import (
+from kitlib.cluster.apiserver.validation.fielderrors import (
     IMMUTABLE,
     NEGATIVE,
     PERCENT_TEXT,
@@ -19,7 +19,7 @@ from kitlib.cluster.apiserver.fielderrors import (
     check_selector,
     dns_label,
 )
-from kitlib.cluster.apiserver.validation_pod import check_pod_spec
+from kitlib.cluster.apiserver.validation.pod import check_pod_spec
 from kitlib.cluster.client import Object
 from kitlib.cluster.labels import matches
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.apiserver.fielderrors import IMMUTABLE, FieldErrors, dns_1035_label, dns_subdomain
-from kitlib.cluster.apiserver.schemavalidation import pattern, validate
-from kitlib.cluster.apiserver.structural import EMBEDDED, PRESERVE, prune
+from kitlib.cluster.apiserver.apiextensions.schemavalidation import pattern, validate
+from kitlib.cluster.apiserver.apiextensions.structural import EMBEDDED, PRESERVE, prune
+from kitlib.cluster.apiserver.validation.fielderrors import IMMUTABLE, FieldErrors, dns_1035_label, dns_subdomain
 from kitlib.cluster.client import Object
 
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")

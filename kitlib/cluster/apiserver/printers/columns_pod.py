@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.client import Object
 
 _NONE = "<none>"

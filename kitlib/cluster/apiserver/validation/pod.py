@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from kitlib.cluster import quantity
-from kitlib.cluster.apiserver.fielderrors import (
+from kitlib.cluster.apiserver.validation.fielderrors import (
     NEGATIVE,
     PORT_RANGE,
     FieldErrors,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from kitlib.cluster.apiserver import discovery, errors, openapi, openapi_v2
-from kitlib.cluster.apiserver.customkind import CustomKind
+from kitlib.cluster.apiserver import errors
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
+from kitlib.cluster.apiserver.documents import discovery, openapi, openapi_v2
 from kitlib.cluster.client import Object
 
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from kitlib.cluster.apiserver.fielderrors import FieldErrors
+from kitlib.cluster.apiserver.validation.fielderrors import FieldErrors
 from kitlib.cluster.client import Object
 
 UNKNOWN: Any = object()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kitlib.cluster.apiserver.durations import Clock
+from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.client import Object
 
 Cells = list[Any]

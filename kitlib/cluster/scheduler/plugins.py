@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from kitlib.cluster.client import Object
 from kitlib.cluster.placement import node_matches, tolerates, wants_node
-from kitlib.cluster.scheduler_cache import Cache, NodeInfo, PodInfo, Term, affinity_terms
-from kitlib.cluster.scheduler_volumes import BIND_CONFLICT, NODE_CONFLICT, VolumeBinder
+from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo, Term, affinity_terms
+from kitlib.cluster.scheduler.volumebinding import BIND_CONFLICT, NODE_CONFLICT, VolumeBinder
 from kitlib.cluster.volumeclaims import claims_of
 
 HOSTNAME, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"

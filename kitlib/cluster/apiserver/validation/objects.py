@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from kitlib.cluster import quantity
-from kitlib.cluster.apiserver.fielderrors import (
+from kitlib.cluster.apiserver.validation.fielderrors import (
     IMMUTABLE,
     NEGATIVE,
     FieldErrors,
@@ -22,7 +22,7 @@ from kitlib.cluster.apiserver.fielderrors import (
     dns_subdomain,
     qualified_name,
 )
-from kitlib.cluster.apiserver.validation_pod import PROTOCOLS
+from kitlib.cluster.apiserver.validation.pod import PROTOCOLS
 from kitlib.cluster.client import Object
 
 _SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")

@@ -19,8 +19,8 @@ from aiohttp import web
 from yarl import URL
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.kubelets import Interrupted, dial_error, kubelet_of, relay, session, tls_context
-from kitlib.cluster.apiserver.upgrade import Backend, forward_upgrade, forwarded_headers, is_upgrade
+from kitlib.cluster.apiserver.streaming.kubelets import Interrupted, dial_error, kubelet_of, relay, session, tls_context
+from kitlib.cluster.apiserver.streaming.upgrade import Backend, forward_upgrade, forwarded_headers, is_upgrade
 from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.portmap import port_map

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from kitlib.cluster.apiserver import definitions
-from kitlib.cluster.apiserver import validation_objects as objects
-from kitlib.cluster.apiserver import validation_workloads as workloads
-from kitlib.cluster.apiserver.customkind import CustomKind
-from kitlib.cluster.apiserver.fielderrors import (
+from kitlib.cluster.apiserver.apiextensions import definitions
+from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
+from kitlib.cluster.apiserver.apiextensions.schemavalidation import validate
+from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.validation import objects, workloads
+from kitlib.cluster.apiserver.validation.fielderrors import (
     FieldErrors,
     check_annotations,
     check_labels,
@@ -22,9 +23,7 @@ from kitlib.cluster.apiserver.fielderrors import (
     path_segment,
     qualified_name,
 )
-from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.schemavalidation import validate
-from kitlib.cluster.apiserver.validation_pod import check_pod_spec
+from kitlib.cluster.apiserver.validation.pod import check_pod_spec
 from kitlib.cluster.client import Object
 
 Cause = dict[str, str]

@@ -15,8 +15,8 @@ import aiohttp
 from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
-from kitlib.cluster.apiserver.kubelets import dial_error, kubelet_of_pod, relay, session
-from kitlib.cluster.apiserver.upgrade import Backend, forward_upgrade, is_upgrade
+from kitlib.cluster.apiserver.streaming.kubelets import dial_error, kubelet_of_pod, relay, session
+from kitlib.cluster.apiserver.streaming.upgrade import Backend, forward_upgrade, is_upgrade
 from kitlib.cluster.client import ApiError, Object
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def handle(request: web.Request, server: APIServer, info: Any) -> web.Stre
     Raises:
         ApiError: The request is refused; nothing has been sent.
     """
-    from kitlib.cluster.apiserver import metrics, proxying
+    from kitlib.cluster.apiserver.streaming import metrics, proxying
 
     client = server.client("system:apiserver")
     if info.group == "metrics.k8s.io":

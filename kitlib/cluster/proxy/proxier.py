@@ -21,12 +21,12 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.balancer import Balancer, Endpoint, endpoints_of
 from kitlib.cluster.client import ApiError, Client, Object
 from kitlib.cluster.config import ClusterConfig
-from kitlib.cluster.datagrams import DatagramFront
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
 from kitlib.cluster.portmap import PORT_MAP, port_map
+from kitlib.cluster.proxy.balancer import Balancer, Endpoint, endpoints_of
+from kitlib.cluster.proxy.datagrams import DatagramFront
 from kitlib.cluster.splice import Side, reset
 
 CONNECT_TIMEOUT = 5.0

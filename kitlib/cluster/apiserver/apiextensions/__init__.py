@@ -1,0 +1,4 @@
+"""CustomResourceDefinitions and the kinds that they define.
+
+Stands for apiextensions-apiserver.
+"""

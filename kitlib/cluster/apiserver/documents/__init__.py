@@ -1,0 +1,1 @@
+"""What the API server says of itself: discovery and OpenAPI; `documents.py` is the door."""
