@@ -10,15 +10,15 @@ Objects that a client returns may be shared with caches: read them, copy them be
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Protocol
 
 import aiohttp
 import orjson
 
-Object = dict[str, Any]
-"""A Kubernetes object as the API's JSON."""
+from kitlib.cluster.objects import Object
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -45,6 +45,16 @@ class ApiError(Exception):
         self.reason = str(status.get("reason", ""))
         self.message = str(status.get("message", ""))
         super().__init__(self.message or self.reason)
+
+
+@contextlib.contextmanager
+def ignoring(*codes: int) -> Iterator[None]:
+    """Let a request fail with one of these codes: 404 when what is to go, or to be told something, is gone already."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code not in codes:
+            raise
 
 
 class Client(Protocol):

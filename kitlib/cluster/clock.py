@@ -41,6 +41,11 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def rfc3339_now() -> str:
+    """Return the time now as a `metav1.Time`."""
+    return rfc3339(time.time())
+
+
 def rfc3339_micro(seconds: float) -> str:
     """Return a `metav1.MicroTime`, such as `2026-11-23T11:10:51.123456Z`."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

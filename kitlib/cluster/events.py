@@ -15,8 +15,9 @@ import random
 from collections import OrderedDict
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Client, Object
+from kitlib.cluster.client import ApiError, Client
 from kitlib.cluster.clock import Clock, SystemClock, rfc3339, rfc3339_micro
+from kitlib.cluster.objects import Object
 
 log = logging.getLogger(__name__)
 

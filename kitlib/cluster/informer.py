@@ -15,10 +15,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Client, Object
+from kitlib.cluster.client import ApiError, Client
 from kitlib.cluster.clock import Clock, SystemClock
 from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import Key, Object, key_of
 from kitlib.cluster.workqueue import Controller, WorkQueue
 
 __all__ = ["Clock", "Controller", "EventRecorder", "Informer", "Informers", "SystemClock", "WorkQueue"]
@@ -28,19 +29,10 @@ log = logging.getLogger(__name__)
 Handler = Callable[[str, Any, Any], None]
 """Called with `(type, old, new)`: ADDED (old is None), MODIFIED, or DELETED (new is the final state)."""
 
-Key = tuple[str, str]
-"""Namespace (empty for a cluster-scoped object) and name."""
-
 Objects = list[Object]
 
 MIN_BACKOFF = 0.1
 MAX_BACKOFF = 5.0
-
-
-def key_of(obj: Object) -> Key:
-    """Return the namespace and name of an object."""
-    metadata = obj["metadata"]
-    return metadata.get("namespace") or "", metadata["name"]
 
 
 def _version(obj: Object) -> int:

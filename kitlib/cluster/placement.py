@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.labels import requirement_met
+from kitlib.cluster.objects import Object
 
 
 def tolerates(tolerations: Iterable[Object], taint: Object) -> bool:

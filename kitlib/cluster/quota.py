@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from kitlib.cluster import quantity
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 
 def usage(resource: str, obj: Object) -> dict[str, Decimal]:

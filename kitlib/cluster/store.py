@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-Object = dict[str, Any]
+from kitlib.cluster.objects import Object
 
 APPLICATION_ID = 0x6B697473
 SCHEMA_VERSION = 1

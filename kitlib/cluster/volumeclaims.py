@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import Object, annotation
 from kitlib.cluster.placement import node_matches
 from kitlib.cluster.quantity import parse
 
@@ -26,11 +26,6 @@ def claims_of(pod: Object) -> list[str]:
     """Return the names of the claims that a Pod uses."""
     volumes = pod["spec"].get("volumes") or ()
     return [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
-
-
-def annotation(obj: Object, name: str) -> str:
-    """Return an annotation, empty when it is not there."""
-    return str((obj["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def waits_for_consumer(storage_class: Object | None) -> bool:

@@ -16,8 +16,9 @@ from kitlib.cluster import quantity, quota
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
 from kitlib.cluster.config import Settings
+from kitlib.cluster.objects import Object
 
 Lister = Callable[[str, "str | None"], Iterable[Object]]
 """Returns the stored objects of a resource, of one namespace or of all."""

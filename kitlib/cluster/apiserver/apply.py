@@ -9,25 +9,22 @@ Left out: the conversion between versions, and the first apply's `before-first-a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import Any
 
 from kitlib.cluster.apiserver import errors, fieldsets
 from kitlib.cluster.apiserver.fieldsets import Path, Shape
 from kitlib.cluster.apiserver.patch import clone
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.clock import rfc3339_now
+from kitlib.cluster.objects import Object
 
 MAX_UPDATE_MANAGERS = 10
 _ANCIENT = "ancient-changes"
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _entry(manager: str, operation: str, api_version: str, fields: Object, subresource: str) -> Object:
-    entry = {"manager": manager, "operation": operation, "apiVersion": api_version, "time": _now()}
+    entry = {"manager": manager, "operation": operation, "apiVersion": api_version, "time": rfc3339_now()}
     if subresource:
         entry["subresource"] = subresource
     return {**entry, "fieldsType": "FieldsV1", "fieldsV1": fields}

@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from multidict import CIMultiDictProxy
 
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.tokens import ISSUER, Find, ServiceAccountTokens
-from kitlib.cluster.client import Object
+from kitlib.cluster.clock import rfc3339_now
+from kitlib.cluster.objects import Object
 
 PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/version", "/version/"))
 """Paths that need no token."""
@@ -122,7 +122,7 @@ def review(kind: str, obj: Object, user: User, authenticator: Authenticator) -> 
     """
     obj.setdefault("metadata", {})["creationTimestamp"] = None
     if kind == "SelfSubjectReview":
-        obj["metadata"]["creationTimestamp"] = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        obj["metadata"]["creationTimestamp"] = rfc3339_now()
         obj["status"] = {"userInfo": _user_info(user)}
     elif kind == "TokenReview":
         obj["status"] = _token_status(obj.get("spec") or {}, authenticator)

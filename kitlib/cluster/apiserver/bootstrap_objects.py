@@ -7,13 +7,13 @@ priority classes, the default StorageClass) and for the lease that lets an Event
 from __future__ import annotations
 
 import time
-from datetime import datetime
 
 from kitlib.cluster.apiserver import registry
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.rest import REST
-from kitlib.cluster.client import Object
+from kitlib.cluster.clock import parse_time
 from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.objects import Object
 
 _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _LABELS = {"component": "apiserver", "provider": "kubernetes"}
@@ -107,5 +107,5 @@ def expire_events(rest: REST, seconds: float) -> None:
     for entry in rest.store.entries("events"):
         obj = entry.obj
         seen = obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"]["creationTimestamp"]
-        if datetime.fromisoformat(seen.replace("Z", "+00:00")).timestamp() < oldest:
+        if parse_time(seen) < oldest:
             rest.store.delete(entry)

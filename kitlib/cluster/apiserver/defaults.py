@@ -14,7 +14,7 @@ from typing import Any
 from kitlib.cluster.apiserver.apiextensions import definitions, structural
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 
 def fill(target: Object, values: Mapping[str, Any]) -> None:

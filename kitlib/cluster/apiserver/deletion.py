@@ -6,15 +6,15 @@ Stands for `rest.BeforeDelete` and the deletion half of the generic registry, wi
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kitlib.cluster.apiserver import errors, versions
 from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions, check_dry_run
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.rest import REST, is_finished, now
-from kitlib.cluster.client import Object
+from kitlib.cluster.apiserver.rest import REST, is_finished
+from kitlib.cluster.clock import parse_time, rfc3339, rfc3339_now
+from kitlib.cluster.objects import Object
 from kitlib.cluster.store import Entry
 
 RETURNS_OBJECT = frozenset(
@@ -141,11 +141,11 @@ def _marked(kind: Kind, entry: Entry, asked: Object, options: WriteOptions) -> O
 def _terminate_definition(obj: Object) -> None:
     finalizers, status = obj["metadata"].setdefault("finalizers", []), obj.setdefault("status", {})
     finalizers += [CLEANUP] * (CLEANUP not in finalizers)
-    status.setdefault("conditions", []).append({**_TERMINATING, "lastTransitionTime": now()})
+    status.setdefault("conditions", []).append({**_TERMINATING, "lastTransitionTime": rfc3339_now()})
 
 
 def _begin(meta: Object, grace: int) -> None:
-    meta["deletionTimestamp"] = _later(now(), grace)
+    meta["deletionTimestamp"] = _later(rfc3339_now(), grace)
     meta["deletionGracePeriodSeconds"] = grace
     if meta.get("generation"):
         meta["generation"] += 1
@@ -157,8 +157,7 @@ def _shorten(meta: Object, grace: int) -> None:
 
 
 def _later(time: str, seconds: int) -> str:
-    start = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    return (start + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(parse_time(time) + seconds)
 
 
 def _grace_seconds(kind: Kind, obj: Object, asked: Object) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.objects import Object
 
 Cause = dict[str, str]
 

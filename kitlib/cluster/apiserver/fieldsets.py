@@ -17,7 +17,7 @@ from kitlib.cluster.apiserver import models
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.models import SCALARS, Field, Type
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 Path = tuple[str, ...]
 """Such as `("f:spec", "f:replicas")`."""

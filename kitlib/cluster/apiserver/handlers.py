@@ -31,7 +31,8 @@ from kitlib.cluster.apiserver.rest import APPLY_PATCH
 from kitlib.cluster.apiserver.streaming import streams
 from kitlib.cluster.apiserver.versions import from_storage, is_view
 from kitlib.cluster.apiserver.watch import Change, Watch
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.objects import Object
 from kitlib.cluster.store import Entry
 
 if TYPE_CHECKING:

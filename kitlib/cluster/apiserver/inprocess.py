@@ -14,10 +14,12 @@ from kitlib.cluster.apiserver import deletion, errors, subresources
 from kitlib.cluster.apiserver.apiextensions.customresources import CustomResources
 from kitlib.cluster.apiserver.auth import Authenticator, User
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
+from kitlib.cluster.apiserver.patch import clone
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.rest import REST, copy
+from kitlib.cluster.apiserver.rest import REST
 from kitlib.cluster.apiserver.watch import Watch
-from kitlib.cluster.client import MERGE_PATCH, Object, delete_options
+from kitlib.cluster.client import MERGE_PATCH, delete_options
+from kitlib.cluster.objects import Object
 from kitlib.cluster.store import StoreError
 
 
@@ -97,7 +99,7 @@ class InProcessClient:
     ) -> Object:
         """See `Client.create`."""
         await asyncio.sleep(0)
-        kind, body, options = self._kind(resource), _copied(obj), self._options()
+        kind, body, options = self._kind(resource), clone(obj), self._options()
         try:
             return subresources.post(
                 self._rest, self._authenticator, self._user, kind, namespace or "", name, body, options, subresource
@@ -108,7 +110,7 @@ class InProcessClient:
     async def update(self, resource: str, obj: Object, *, subresource: str = "") -> Object:
         """See `Client.update`."""
         await asyncio.sleep(0)
-        kind, body, options = self._kind(resource), _copied(obj), self._options()
+        kind, body, options = self._kind(resource), clone(obj), self._options()
         meta = body.get("metadata") or {}
         namespace, name = meta.get("namespace") or "", meta.get("name") or ""
         try:
@@ -130,7 +132,7 @@ class InProcessClient:
     ) -> Object:
         """See `Client.patch`."""
         await asyncio.sleep(0)
-        kind, body, options = self._kind(resource), _copied(patch), self._options()
+        kind, body, options = self._kind(resource), clone(patch), self._options()
         try:
             if subresource == "scale":
                 return subresources.set_scale(self._rest, kind, namespace or "", name, body, options, content_type)
@@ -160,10 +162,3 @@ class InProcessClient:
 
 def _scope(kind: Kind, namespace: str | None) -> str | None:
     return namespace if kind.namespaced else ""
-
-
-def _copied(obj: Any) -> Any:
-    try:
-        return copy(obj)
-    except (TypeError, ValueError) as error:
-        raise errors.bad_request(f"not a JSON value: {error}") from error

@@ -16,7 +16,7 @@ import yaml
 
 from kitlib.cluster.apiserver import errors, protobuf, schema
 from kitlib.cluster.apiserver.rest import APPLY_PATCH, PATCH_TYPES
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 MAX_YAML_EVENTS = 200_000
 PROTOBUF = "application/vnd.kubernetes.protobuf"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 from kitlib.cluster.store import Entry
 
 _ORDER = (

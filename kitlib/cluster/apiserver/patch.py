@@ -19,7 +19,8 @@ from kitlib.cluster.apiserver import errors, models
 from kitlib.cluster.apiserver.models import SCALARS, Field
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.schema import go_format, too_deep
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.objects import Object, deep_copy
 
 MAX_OPERATIONS = 10_000
 MAX_COPIED_BYTES = 3 << 20
@@ -34,7 +35,7 @@ def clone(value: Any) -> Any:
         ApiError: 400: not a JSON value, such as a text that is not Unicode.
     """
     try:
-        return orjson.loads(orjson.dumps(value))
+        return deep_copy(value)
     except (TypeError, ValueError) as error:
         raise errors.bad_request(f"not a JSON value: {error}") from None
 

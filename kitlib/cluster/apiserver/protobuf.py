@@ -19,7 +19,7 @@ import orjson
 from kitlib.cluster.apiserver import errors, models
 from kitlib.cluster.apiserver.models import Type
 from kitlib.cluster.apiserver.registry import by_gvk
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 MAGIC = b"k8s\x00"
 

@@ -10,10 +10,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
 from typing import Any
-
-import orjson
 
 from kitlib.cluster.apiserver import (
     admission,
@@ -42,28 +39,18 @@ from kitlib.cluster.apiserver.objectmeta import (
 from kitlib.cluster.apiserver.options import ListOptions, WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
 from kitlib.cluster.apiserver.validation.kinds import validate_create, validate_update
-from kitlib.cluster.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, Object
+from kitlib.cluster.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from kitlib.cluster.clock import rfc3339_now
 from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.objects import NAME_ALPHABET, Object
 from kitlib.cluster.store import CompactedError, Entry, Store
 
 APPLY_PATCH = "application/apply-patch+yaml"
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
 _NAME_REQUIRED = "Required value: name or generateName is required"
-_NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 Change = Callable[[Object], Object]
 """Makes the new object out of a copy of the current one."""
-
-
-def now() -> str:
-    """Return the time as the API writes it, such as `2026-11-23T11:10:54Z`."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def copy(obj: Object) -> Object:
-    """Return a deep copy of an object."""
-    found: Object = orjson.loads(orjson.dumps(obj))
-    return found
 
 
 class REST:
@@ -173,7 +160,7 @@ class REST:
             meta["name"] = self._generate_name(kind, namespace, meta["generateName"])
         strategy.label_namespace(kind, obj)
         meta["uid"] = str(uuid.uuid4())
-        meta["creationTimestamp"] = now()
+        meta["creationTimestamp"] = rfc3339_now()
         defaults.apply_defaults(kind, obj)
         admission.admit_create(kind, obj, self.config.settings, self.lister)
         causes = self._allocate(kind, obj, None) or validate_create(kind, obj)
@@ -215,7 +202,7 @@ class REST:
 
     def _generate_name(self, kind: Kind, namespace: str, prefix: str) -> str:
         for _ in range(8):
-            name = prefix[:58] + "".join(random.choices(_NAME_CHARACTERS, k=5))
+            name = prefix[:58] + "".join(random.choices(NAME_ALPHABET, k=5))
             if self.store.get(kind.resource, namespace, name) is None:
                 break
         return name

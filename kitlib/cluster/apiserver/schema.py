@@ -21,7 +21,8 @@ from kitlib.cluster.apiserver.apiextensions import structural
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.models import Model, Type
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.objects import Object
 
 MAX_DEPTH = 100
 """Deepest nesting of lists and objects that a request may have."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from kitlib.cluster.apiserver.errors import bad_request
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 Predicate = Callable[[Object], bool]
 Requirement = tuple[str, str, frozenset[str]]

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from kitlib.cluster.apiserver.errors import Cause
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 NODE_PORTS = range(30000, 32768)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kitlib.cluster.apiserver.apiextensions import definitions
 from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS, CustomKind
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 GENERATION = frozenset(
     (

@@ -15,9 +15,10 @@ from kitlib.cluster.apiserver.auth import Authenticator, User, review
 from kitlib.cluster.apiserver.objectmeta import check_name, check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.rest import REST, now, patched
+from kitlib.cluster.apiserver.rest import REST, patched
 from kitlib.cluster.apiserver.tokenrequest import request_token
-from kitlib.cluster.client import Object
+from kitlib.cluster.clock import rfc3339_now
+from kitlib.cluster.objects import Object, is_ready
 from kitlib.cluster.store import Entry
 
 
@@ -188,10 +189,10 @@ def set_condition(obj: Object, condition: Object) -> None:
     conditions = obj.setdefault("status", {}).setdefault("conditions", [])
     found = next((each for each in conditions if each["type"] == condition["type"]), None)
     if found is None:
-        found = {"lastProbeTime": None, "lastTransitionTime": now()}
+        found = {"lastProbeTime": None, "lastTransitionTime": rfc3339_now()}
         conditions.append(found)
     elif found["status"] != condition["status"]:
-        found["lastTransitionTime"] = now()
+        found["lastTransitionTime"] = rfc3339_now()
     for field in ("reason", "message"):
         found.pop(field, None)
     generation = obj["metadata"].get("generation")
@@ -237,15 +238,10 @@ def _take_from_budget(rest: REST, pod: Entry, options: WriteOptions) -> None:
             "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
         )
     for entry in found:
-        if not _ready(pod.obj) and entry.obj["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+        if not is_ready(pod.obj) and entry.obj["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
             return
         _check_budget(entry)
         rest.change(_BUDGETS, entry, lambda budget: _one_less(budget, pod.name), options)
-
-
-def _ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _check_budget(entry: Entry) -> None:
@@ -263,5 +259,5 @@ def _check_budget(entry: Entry) -> None:
 def _one_less(budget: Object, pod: str) -> Object:
     status = budget["status"]
     status["disruptionsAllowed"] -= 1
-    status.setdefault("disruptedPods", {})[pod] = now()
+    status.setdefault("disruptedPods", {})[pod] = rfc3339_now()
     return budget

@@ -10,11 +10,11 @@ from kitlib.cluster.apiserver.auth import Authenticator
 from kitlib.cluster.apiserver.objectmeta import check_type
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.rest import REST, now
+from kitlib.cluster.apiserver.rest import REST
 from kitlib.cluster.apiserver.schema import go_quote
 from kitlib.cluster.apiserver.tokens import ISSUER
-from kitlib.cluster.client import Object
-from kitlib.cluster.clock import rfc3339
+from kitlib.cluster.clock import rfc3339, rfc3339_now
+from kitlib.cluster.objects import Object
 
 _GROUP, _KIND = "authentication.k8s.io", "TokenRequest"
 TOKEN_REQUEST = Kind(
@@ -46,7 +46,7 @@ def request_token(
     pod = _bound_pod(rest, namespace, name, spec.get("boundObjectRef"))
     token, until = authenticator.accounts.issue(account, seconds, spec["audiences"], pod)
     expires = rfc3339(until)
-    meta = {"name": name, "namespace": namespace, "creationTimestamp": now()}
+    meta = {"name": name, "namespace": namespace, "creationTimestamp": rfc3339_now()}
     return {**obj, "metadata": meta, "status": {"token": token, "expirationTimestamp": expires}}
 
 

@@ -7,13 +7,11 @@ resource differ in their schemas alone (conversion strategy None); what was stor
 
 from __future__ import annotations
 
-import orjson
-
 from kitlib.cluster.apiserver import registry
 from kitlib.cluster.apiserver.apiextensions import structural
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object, deep_copy
 
 _EVENT_FIELDS = {
     "note": "message",
@@ -73,7 +71,7 @@ def from_storage(kind: Kind, obj: Object) -> Object:
 
 
 def _fitted(kind: CustomKind, obj: Object) -> Object:
-    found: Object = {**orjson.loads(orjson.dumps(obj)), "apiVersion": kind.api_version}
+    found: Object = {**deep_copy(obj), "apiVersion": kind.api_version}
     structural.prune(found, kind.schema, [])
     structural.default(found, kind.schema)
     return found

@@ -17,7 +17,7 @@ from kitlib.cluster.apiserver import errors, selectors, versions
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.options import ListOptions
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 from kitlib.cluster.store import CompactedError, Entry, Event, Store
 
 BOOKMARK_SECONDS = 60.0

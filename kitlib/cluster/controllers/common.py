@@ -1,4 +1,4 @@
-"""What several controllers share: owners, conditions, the state of a Pod, creating Pods from a template.
+"""What several controllers share: owning and adopting, setting conditions, making Pods from a template.
 
 Stands for `pkg/controller/controller_utils.go` and `controller_ref_manager.go` of kube-controller-manager.
 """
@@ -6,20 +6,26 @@ Stands for `pkg/controller/controller_utils.go` and `controller_ref_manager.go` 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Client, Object
+from kitlib.cluster.client import ApiError, Client, ignoring
 from kitlib.cluster.clock import Clock, parse_time, rfc3339
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.events import EventRecorder
-from kitlib.cluster.informer import Controller, Informer, Informers, key_of
+from kitlib.cluster.informer import Controller, Informer, Informers
 from kitlib.cluster.labels import matches
-
-NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""Letters of generated names: no vowels, so no words."""
+from kitlib.cluster.objects import (
+    Object,
+    condition,
+    controller_of,
+    deep_copy,
+    is_deleting,
+    is_finished,
+    is_ready,
+    key_of,
+)
 
 
 @dataclass
@@ -41,11 +47,6 @@ class Context:
     config: ClusterConfig
 
 
-def deep_copy(obj: Object) -> Object:
-    """Return a copy that may be changed."""
-    return copy.deepcopy(obj)
-
-
 def owner_reference(owner: Object) -> Object:
     """Return the `ownerReferences` item that makes `owner` the managing controller of an object."""
     return {
@@ -58,63 +59,9 @@ def owner_reference(owner: Object) -> Object:
     }
 
 
-def controller_of(obj: Object) -> Object | None:
-    """Return the owner reference of the managing controller, if any."""
-    for owner in obj["metadata"].get("ownerReferences") or ():
-        if owner.get("controller"):
-            found: Object = owner
-            return found
-    return None
-
-
-def is_deleting(obj: Object) -> bool:
-    """Tell whether somebody has asked for the object's deletion."""
-    return bool(obj["metadata"].get("deletionTimestamp"))
-
-
-def condition(obj: Object, kind: str) -> Object | None:
-    """Return the condition of a type from `status.conditions`, if there."""
-    for item in (obj.get("status") or {}).get("conditions") or ():
-        if item["type"] == kind:
-            found: Object = item
-            return found
-    return None
-
-
-def condition_true(obj: Object, kind: str) -> bool:
-    """Tell whether the condition is there with status True."""
-    item = condition(obj, kind)
-    return item is not None and item["status"] == "True"
-
-
-def is_hollow(node: Object) -> bool:
-    """Tell whether the node is one without a process."""
-    return bool((node["metadata"].get("labels") or {}).get("kit/hollow") == "true")
-
-
 def node_index(pod: Object) -> list[str]:
     """Index Pods by the node that they are bound to."""
     return [pod["spec"]["nodeName"]] if pod["spec"].get("nodeName") else []
-
-
-def phase(pod: Object) -> str:
-    """Return the Pod's phase; a new Pod is Pending."""
-    return str((pod.get("status") or {}).get("phase") or "Pending")
-
-
-def is_finished(pod: Object) -> bool:
-    """Tell whether the Pod has Succeeded or Failed."""
-    return phase(pod) in ("Succeeded", "Failed")
-
-
-def is_active(pod: Object) -> bool:
-    """Tell whether the Pod is neither finished nor being deleted."""
-    return not is_finished(pod) and not is_deleting(pod)
-
-
-def is_ready(pod: Object) -> bool:
-    """Tell whether the Pod's Ready condition is True."""
-    return condition_true(pod, "Ready")
 
 
 def ready_since(pod: Object) -> float:
@@ -166,7 +113,7 @@ def pod_from_template(template: Object, owner: Object) -> Object:
     }
     for key in ("annotations", "finalizers"):
         if metadata.get(key):
-            meta[key] = copy.copy(metadata[key])
+            meta[key] = deep_copy(metadata[key])
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": deep_copy(template["spec"])}
 
 
@@ -276,11 +223,8 @@ async def _release(ctx: Context, resource: str, obj: Object, uid: str, finalizer
     patch: Object = {"uid": metadata["uid"], "ownerReferences": owners or None}
     if finalizer:
         patch["finalizers"] = [item for item in metadata.get("finalizers") or () if item != finalizer]
-    try:
+    with ignoring(404, 422):
         await ctx.client.patch(resource, metadata["name"], {"metadata": patch}, metadata["namespace"])
-    except ApiError as error:
-        if error.code not in (404, 422):
-            raise
 
 
 async def update_status(ctx: Context, resource: str, obj: Object, status: Object) -> Object:

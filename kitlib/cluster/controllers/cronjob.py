@@ -10,21 +10,13 @@ from __future__ import annotations
 from datetime import datetime, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError, ignoring
 from kitlib.cluster.clock import parse_time, rfc3339
-from kitlib.cluster.controllers.common import (
-    Context,
-    condition_true,
-    controller_of,
-    deep_copy,
-    is_deleting,
-    owner_reference,
-    update_status,
-    watch_owned,
-)
+from kitlib.cluster.controllers.common import Context, owner_reference, update_status, watch_owned
 from kitlib.cluster.controllers.cron import Schedule
 from kitlib.cluster.events import object_reference
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, condition_true, controller_of, deep_copy, is_deleting, key_of
 
 RESOURCE, JOBS = "cronjobs.batch", "jobs.batch"
 SCHEDULED_AT = "batch.kubernetes.io/cronjob-scheduled-timestamp"
@@ -149,11 +141,8 @@ class CronJobController(Controller):
     async def _delete(self, cron_job: Object, job: Object) -> None:
         namespace, name = key_of(job)
         uid = job["metadata"]["uid"]
-        try:
+        with ignoring(404):
             await self._ctx.client.delete(JOBS, name, namespace, uid=uid, propagation_policy="Background")
-        except ApiError as error:
-            if error.code != 404:
-                raise
         self._ctx.events.event(cron_job, "Normal", "SuccessfulDelete", f"Deleted job {name}")
 
 

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import asyncio
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.controllers import revisions
 from kitlib.cluster.controllers.common import (
     Context,
     claim,
     create_pod,
     delete_pod,
-    is_active,
     is_available,
-    is_deleting,
-    is_ready,
-    phase,
     pod_from_template,
     slow_start,
     update_status,
     watch_owned,
 )
 from kitlib.cluster.controllers.deployment_rules import scaled
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, is_active, is_deleting, is_ready, key_of, phase
 from kitlib.cluster.placement import taints_of, tolerates, wants_node
 
 RESOURCE = "daemonsets.apps"

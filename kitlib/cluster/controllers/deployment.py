@@ -8,23 +8,20 @@ what is beyond `revisionHistoryLimit`. The arithmetic is in `deployment_rules.py
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
 from kitlib.cluster.clock import rfc3339
 from kitlib.cluster.controllers import deployment_rules as rules
 from kitlib.cluster.controllers.common import (
     Context,
     claim,
-    condition,
-    deep_copy,
-    is_deleting,
-    is_finished,
     owner_reference,
     update_status,
     watch_owned,
     with_condition,
 )
-from kitlib.cluster.controllers.deployment_rules import HASH_LABEL, annotation, count, replicas
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.deployment_rules import HASH_LABEL, count, replicas
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, annotation, condition, deep_copy, is_deleting, is_finished, key_of
 
 DEPLOYMENTS, SETS = "deployments.apps", "replicasets.apps"
 

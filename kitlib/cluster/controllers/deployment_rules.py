@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.clock import parse_time, rfc3339
-from kitlib.cluster.controllers.common import NAME_ALPHABET, condition, with_condition
+from kitlib.cluster.controllers.common import with_condition
+from kitlib.cluster.objects import NAME_ALPHABET, Object, annotation, condition
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -38,11 +38,6 @@ def replicas(obj: Object) -> int:
 def count(rs: Object | None, field: str) -> int:
     """Return a number from the status, 0 when absent."""
     return int(((rs or {}).get("status") or {}).get(field) or 0)
-
-
-def annotation(obj: Object, name: str) -> str:
-    """Return an annotation, empty when absent."""
-    return str((obj["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def scaled(value: Any, total: int, *, up: bool) -> int:

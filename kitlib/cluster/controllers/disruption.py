@@ -7,19 +7,12 @@ which is the API server's business.
 
 from __future__ import annotations
 
-from kitlib.cluster.client import Object
-from kitlib.cluster.controllers.common import (
-    Context,
-    controller_of,
-    is_active,
-    is_ready,
-    update_status,
-    with_condition,
-)
+from kitlib.cluster.controllers.common import Context, update_status, with_condition
 from kitlib.cluster.controllers.deployment_rules import scaled
 from kitlib.cluster.controllers.resources import resource_of
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import Key, Object, controller_of, is_active, is_ready, key_of
 
 RESOURCE = "poddisruptionbudgets.policy"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, is_deleting
+from kitlib.cluster.client import ignoring
+from kitlib.cluster.controllers.common import Context
 from kitlib.cluster.controllers.servicepods import (
     Ports,
     ServiceController,
@@ -20,7 +20,7 @@ from kitlib.cluster.controllers.servicepods import (
     ports_for,
     target_reference,
 )
-from kitlib.cluster.informer import Key, key_of
+from kitlib.cluster.objects import Key, Object, is_deleting, key_of
 
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 
@@ -60,11 +60,8 @@ class EndpointsController(ServiceController):
             await self._ctx.client.update("endpoints", {**present, "metadata": metadata, "subsets": subsets})
 
     async def _delete(self, key: Key) -> None:
-        try:
+        with ignoring(404):
             await self._ctx.client.delete("endpoints", key[1], key[0])
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
     def _subsets(self, service: Object) -> list[Object]:
         groups: dict[Ports, Object] = {}

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ignoring
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, owner_reference
+from kitlib.cluster.controllers.common import Context, owner_reference
 from kitlib.cluster.controllers.servicepods import (
     Ports,
     ServiceController,
@@ -22,7 +22,7 @@ from kitlib.cluster.controllers.servicepods import (
     ports_for,
     target_reference,
 )
-from kitlib.cluster.informer import Key, key_of
+from kitlib.cluster.objects import Key, Object, is_deleting, key_of
 
 SLICES = "endpointslices.discovery.k8s.io"
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -111,11 +111,8 @@ class EndpointSliceController(ServiceController):
 
     async def _delete(self, item: Object) -> None:
         namespace, name = key_of(item)
-        try:
+        with ignoring(404):
             await self._ctx.client.delete(SLICES, name, namespace, uid=item["metadata"]["uid"])
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
 
 def _endpoint(pod: Object, service: Object) -> Object:

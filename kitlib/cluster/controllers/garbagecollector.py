@@ -12,11 +12,11 @@ definition is gone too.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, is_deleting
+from kitlib.cluster.client import ApiError, ignoring
+from kitlib.cluster.controllers.common import Context
 from kitlib.cluster.controllers.resources import (
     CLUSTER_RESOURCES,
     DEFINITIONS,
@@ -26,7 +26,8 @@ from kitlib.cluster.controllers.resources import (
     is_served,
     resource_of,
 )
-from kitlib.cluster.informer import Controller, Informer, Key, key_of
+from kitlib.cluster.informer import Controller, Informer
+from kitlib.cluster.objects import Key, Object, is_deleting, key_of
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 NodeKey = tuple[str, Key]
@@ -203,35 +204,26 @@ class GarbageCollector(Controller):
     async def _delete(self, resource: str, obj: Object, policy: str) -> None:
         namespace, name = key_of(obj)
         uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
-        await _gone_is_fine(
-            self._ctx.client.delete(
+        with ignoring(404):
+            await self._ctx.client.delete(
                 resource, name, namespace or None, uid=uid, resource_version=version, propagation_policy=policy
             )
-        )
 
     async def _drop_references(self, resource: str, obj: Object, uids: set[str]) -> None:
-        namespace, name = key_of(obj)
         kept = [reference for reference in owners_of(obj) if reference["uid"] not in uids]
-        metadata = {"uid": obj["metadata"]["uid"], "resourceVersion": obj["metadata"]["resourceVersion"]}
-        patch = {"metadata": {**metadata, "ownerReferences": kept or None}}
-        await _gone_is_fine(self._ctx.client.patch(resource, name, patch, namespace or None))
+        await self._patch(resource, obj, {"ownerReferences": kept or None})
 
     async def _remove_finalizer(self, resource: str, obj: Object, finalizer: str) -> None:
-        namespace, name = key_of(obj)
         kept = [item for item in obj["metadata"]["finalizers"] if item != finalizer]
-        metadata = {"uid": obj["metadata"]["uid"], "resourceVersion": obj["metadata"]["resourceVersion"]}
-        patch = {"metadata": {**metadata, "finalizers": kept or None}}
-        await _gone_is_fine(self._ctx.client.patch(resource, name, patch, namespace or None))
+        await self._patch(resource, obj, {"finalizers": kept or None})
+
+    async def _patch(self, resource: str, obj: Object, changes: Object) -> None:
+        namespace, name = key_of(obj)
+        metadata = {"uid": obj["metadata"]["uid"], "resourceVersion": obj["metadata"]["resourceVersion"], **changes}
+        with ignoring(404):
+            await self._ctx.client.patch(resource, name, {"metadata": metadata}, namespace or None)
 
 
 def _policy_of(obj: Object) -> str:
     finalizers = obj["metadata"].get("finalizers") or ()
     return "Orphan" if ORPHAN in finalizers else "Foreground" if FOREGROUND in finalizers else "Background"
-
-
-async def _gone_is_fine(request: Awaitable[Object]) -> None:
-    try:
-        await request
-    except ApiError as error:
-        if error.code != 404:
-            raise

@@ -6,10 +6,11 @@ that says that nothing runs, and goes at once when it is deleted. It gets no add
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ignoring
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, is_hollow, phase
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, is_deleting, is_finished, is_hollow, key_of, phase
 
 
 class HollowController(Controller):
@@ -36,15 +37,12 @@ class HollowController(Controller):
         if pod is None or node is None or not is_hollow(node):
             return
         namespace, name = key
-        try:
+        with ignoring(404):
             if is_deleting(pod):
                 uid = pod["metadata"]["uid"]
                 await self._ctx.client.delete("pods", name, namespace, grace_period_seconds=0, uid=uid)
             elif not is_finished(pod):
                 await self._run(pod, node["metadata"]["name"])
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
     async def _run(self, pod: Object, node: str) -> None:
         now = rfc3339(self._ctx.clock.now())

@@ -6,8 +6,9 @@ False with the reason `FailedGetResourceMetric`, and so does this. Scaling by lo
 
 from __future__ import annotations
 
-from kitlib.cluster.controllers.common import Context, is_deleting, update_status, with_condition
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.common import Context, update_status, with_condition
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, is_deleting, key_of
 
 RESOURCE = "horizontalpodautoscalers.autoscaling"
 REASON = "FailedGetResourceMetric"

@@ -13,20 +13,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ignoring
 from kitlib.cluster.clock import rfc3339
 from kitlib.cluster.controllers import job_rules as rules
 from kitlib.cluster.controllers.common import (
     Context,
     claim,
-    condition,
-    condition_true,
-    controller_of,
     create_pod,
-    deep_copy,
     delete_pod,
-    is_deleting,
-    is_ready,
     pod_from_template,
     slow_start,
     update_status,
@@ -34,7 +28,18 @@ from kitlib.cluster.controllers.common import (
     watch_owned,
 )
 from kitlib.cluster.controllers.job_rules import TRACKING, Tally, Verdict
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import (
+    Key,
+    Object,
+    condition,
+    condition_true,
+    controller_of,
+    deep_copy,
+    is_deleting,
+    is_ready,
+    key_of,
+)
 
 JOBS = "jobs.batch"
 BURST = 500
@@ -174,11 +179,8 @@ class JobController(Controller):
         metadata = pod["metadata"]
         kept = [item for item in metadata["finalizers"] if item != TRACKING]
         patch = {"metadata": {"uid": metadata["uid"], "finalizers": kept or None}}
-        try:
+        with ignoring(404, 409, 422):
             await self._ctx.client.patch("pods", name, patch, namespace)
-        except ApiError as error:
-            if error.code not in (404, 409, 422):
-                raise
 
     # Status
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.clock import parse_time
-from kitlib.cluster.controllers.common import condition, is_active, is_deleting, phase
+from kitlib.cluster.objects import Object, condition, is_active, is_deleting, phase
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"

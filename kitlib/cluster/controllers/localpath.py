@@ -12,9 +12,10 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, is_deleting
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.client import ApiError, ignoring
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, annotation, is_deleting, key_of
 from kitlib.cluster.volumeclaims import (
     CLAIMS,
     CLASSES,
@@ -22,7 +23,6 @@ from kitlib.cluster.volumeclaims import (
     PROVISIONER,
     SELECTED_NODE,
     VOLUMES,
-    annotation,
     claim_reference,
     is_bound,
     waits_for_consumer,
@@ -116,12 +116,9 @@ class LocalPathProvisioner(Controller):
                 self._ctx.events.event(volume, "Warning", "VolumeFailedDelete", f"failed to delete {path}: {error}")
                 raise
         kept = [item for item in metadata.get("finalizers") or () if item != FINALIZER]
-        try:
+        with ignoring(404):
             await self._ctx.client.patch(VOLUMES, metadata["name"], {"metadata": {"finalizers": kept}})
             await self._ctx.client.delete(VOLUMES, metadata["name"], uid=metadata["uid"])
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
 
 def _is_ours(claim: Object) -> bool:

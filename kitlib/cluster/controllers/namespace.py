@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, is_deleting
+from kitlib.cluster.client import ApiError, ignoring
+from kitlib.cluster.controllers.common import Context
 from kitlib.cluster.controllers.resources import DEFINITIONS, NAMESPACED_RESOURCES, custom_namespaced
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, is_deleting, key_of
 
 RETRY_SECONDS = 1.0
 
@@ -69,17 +70,11 @@ class NamespaceController(Controller):
 
     async def _delete(self, resource: str, obj: Object) -> None:
         namespace, name = key_of(obj)
-        try:
+        with ignoring(404):
             await self._ctx.client.delete(resource, name, namespace, propagation_policy="Background")
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
     async def _finalize(self, namespace: Object) -> None:
         kept = [item for item in (namespace.get("spec") or {}).get("finalizers") or () if item != "kubernetes"]
         spec = {**(namespace.get("spec") or {}), "finalizers": kept}
-        try:
+        with ignoring(404):
             await self._ctx.client.update("namespaces", {**namespace, "spec": spec}, subresource="finalize")
-        except ApiError as error:
-            if error.code != 404:
-                raise

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ignoring
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, condition, is_finished, is_hollow, is_ready, node_index
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.common import Context, node_index
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, condition, is_finished, is_hollow, is_ready, key_of
 from kitlib.cluster.placement import taints_of
 
 LEASES = "leases.coordination.k8s.io"
@@ -112,11 +113,8 @@ class NodeLifecycleController(Controller):
         ]
         metadata = {"resourceVersion": pod["metadata"]["resourceVersion"]}
         patch = {"metadata": metadata, "status": {"conditions": conditions}}
-        try:
+        with ignoring(404):
             await self._ctx.client.patch("pods", name, patch, namespace, subresource="status")
-        except ApiError as error:
-            if error.code != 404:
-                raise
         self._ctx.events.event(pod, "Warning", "NodeNotReady", "Node is not ready")
 
 

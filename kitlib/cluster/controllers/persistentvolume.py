@@ -8,9 +8,10 @@ provisioner to delete or for people to look at. Left out: recycling, migration t
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, is_deleting
-from kitlib.cluster.informer import Controller, key_of
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Object, annotation, is_deleting, key_of
 from kitlib.cluster.volumeclaims import (
     BIND_COMPLETED,
     BOUND_BY_CONTROLLER,
@@ -21,7 +22,6 @@ from kitlib.cluster.volumeclaims import (
     PROVISIONER,
     SELECTED_NODE,
     VOLUMES,
-    annotation,
     belongs,
     claim_reference,
     claims_of,

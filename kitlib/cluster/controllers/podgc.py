@@ -7,10 +7,11 @@ the oldest go first.
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError, ignoring
 from kitlib.cluster.clock import rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, node_index, with_condition
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.common import Context, node_index, with_condition
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, is_deleting, is_finished, key_of
 
 TERMINATED_LIMIT = 12500
 QUARANTINE_SECONDS = 1.0
@@ -89,11 +90,8 @@ class PodGCController(Controller):
     async def _remove(self, pod: Object) -> None:
         namespace, name = key_of(pod)
         uid = pod["metadata"]["uid"]
-        try:
+        with ignoring(404):
             await self._ctx.client.delete("pods", name, namespace, grace_period_seconds=0, uid=uid)
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
     async def _trim(self) -> None:
         finished = [pod for pod in self._pods.list() if is_finished(pod) and not is_deleting(pod)]

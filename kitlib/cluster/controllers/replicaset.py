@@ -11,20 +11,14 @@ import asyncio
 import math
 from typing import Any
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
 from kitlib.cluster.clock import parse_time
 from kitlib.cluster.controllers.common import (
     Context,
     claim,
-    controller_of,
     create_pod,
     delete_pod,
-    is_active,
     is_available,
-    is_deleting,
-    is_finished,
-    is_ready,
-    phase,
     pod_from_template,
     ready_since,
     slow_start,
@@ -33,8 +27,19 @@ from kitlib.cluster.controllers.common import (
     watch_owned,
     with_condition,
 )
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import (
+    Key,
+    Object,
+    controller_of,
+    is_active,
+    is_deleting,
+    is_finished,
+    is_ready,
+    key_of,
+    phase,
+)
 
 BURST = 500
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from kitlib.cluster import quota
-from kitlib.cluster.client import Object
 from kitlib.cluster.controllers.common import Context, update_status
 from kitlib.cluster.controllers.resources import NAMESPACED_RESOURCES
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, key_of
 
 RESOURCE = "resourcequotas"
 

@@ -6,8 +6,8 @@ Those of custom resources are learnt from their CustomResourceDefinitions.
 
 from __future__ import annotations
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.informer import Informer
+from kitlib.cluster.objects import Object, condition_true
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -77,8 +77,7 @@ def resource_of(api_version: str, kind: str) -> str | None:
 
 def is_served(definition: Object) -> bool:
     """Tell whether a definition's objects are served."""
-    conditions = (definition.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+    return condition_true(definition, "Established")
 
 
 def is_namespaced(resource: str, definitions: Informer) -> bool:

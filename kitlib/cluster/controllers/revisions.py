@@ -6,10 +6,10 @@ using an old template again gives its revision the highest number.
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, deep_copy, owner_reference
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.controllers.common import Context, owner_reference
 from kitlib.cluster.controllers.deployment_rules import template_hash
-from kitlib.cluster.informer import key_of
+from kitlib.cluster.objects import Object, deep_copy, key_of
 
 REVISIONS = "controllerrevisions.apps"
 HASH_LABEL = "controller-revision-hash"

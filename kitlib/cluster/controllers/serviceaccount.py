@@ -6,9 +6,10 @@ in each active namespace, and come back when deleted.
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
-from kitlib.cluster.controllers.common import Context, is_deleting
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, is_deleting, key_of
 
 ROOT_CA = "kube-root-ca.crt"
 

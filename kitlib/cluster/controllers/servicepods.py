@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC
 from typing import Any
 
-from kitlib.cluster.client import Object
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, is_ready
-from kitlib.cluster.informer import Controller, key_of
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Object, is_deleting, is_finished, is_ready, is_sidecar, key_of
 
 Ports = tuple[tuple[str, int, str, str], ...]
 """Name, number, protocol and application protocol of each port."""
@@ -82,7 +82,7 @@ def _target(port: Object, pod: Object) -> int | None:
     target: Any = port.get("targetPort") or port["port"]
     if isinstance(target, int):
         return target
-    sidecars = [item for item in pod["spec"].get("initContainers") or () if item.get("restartPolicy") == "Always"]
+    sidecars = [item for item in pod["spec"].get("initContainers") or () if is_sidecar(item)]
     for container in [*pod["spec"]["containers"], *sidecars]:
         for item in container.get("ports") or ():
             if item.get("name") == target and item.get("protocol", "TCP") == port.get("protocol", "TCP"):

@@ -8,22 +8,19 @@ down to `partition`, each after its successor is ready again. Each Pod has claim
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
 from kitlib.cluster.controllers import revisions
 from kitlib.cluster.controllers.common import (
     Context,
     claim,
-    deep_copy,
     is_available,
-    is_deleting,
-    is_finished,
-    is_ready,
     owner_reference,
     pod_from_template,
     update_status,
     watch_owned,
 )
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, deep_copy, is_deleting, is_finished, is_ready, key_of
 from kitlib.cluster.volumeclaims import CLAIMS
 
 RESOURCE = "statefulsets.apps"

@@ -7,10 +7,11 @@ only marked for deletion: it stays Terminating until its kubelet, or a forced de
 
 from __future__ import annotations
 
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ignoring
 from kitlib.cluster.clock import parse_time, rfc3339
-from kitlib.cluster.controllers.common import Context, is_deleting, is_finished, node_index, with_condition
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.common import Context, node_index, with_condition
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, Object, is_deleting, is_finished, key_of
 from kitlib.cluster.placement import covers, taints_of
 
 
@@ -76,12 +77,9 @@ class TaintEvictionController(Controller):
         uid = pod["metadata"]["uid"]
         metadata = {"uid": uid, "resourceVersion": pod["metadata"]["resourceVersion"]}
         patch = {"metadata": metadata, "status": {"conditions": conditions}}
-        try:
+        with ignoring(404):
             await self._ctx.client.patch("pods", name, patch, namespace, subresource="status")
             await self._ctx.client.delete("pods", name, namespace, uid=uid)
-        except ApiError as error:
-            if error.code != 404:
-                raise
 
 
 def no_execute_taints(node: Object) -> list[Object]:

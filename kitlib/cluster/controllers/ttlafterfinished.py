@@ -7,8 +7,9 @@ Stands for `pkg/controller/ttlafterfinished`. The rule: a Job that is Complete o
 from __future__ import annotations
 
 from kitlib.cluster.clock import parse_time
-from kitlib.cluster.controllers.common import Context, condition, condition_true, is_deleting
-from kitlib.cluster.informer import Controller, Key, key_of
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller
+from kitlib.cluster.objects import Key, condition, condition_true, is_deleting, key_of
 
 
 class TTLAfterFinishedController(Controller):

@@ -6,9 +6,9 @@ off here. A claim is in use while a Pod that names it has a node, whether that P
 
 from __future__ import annotations
 
-from kitlib.cluster.client import Object
-from kitlib.cluster.controllers.common import Context, is_deleting
-from kitlib.cluster.informer import Controller, Informer, key_of
+from kitlib.cluster.controllers.common import Context
+from kitlib.cluster.informer import Controller, Informer
+from kitlib.cluster.objects import Object, is_deleting, key_of
 from kitlib.cluster.volumeclaims import CLAIMS, VOLUMES, claims_of
 
 FINALIZERS = {CLAIMS: "kubernetes.io/pvc-protection", VOLUMES: "kubernetes.io/pv-protection"}

@@ -6,15 +6,15 @@ Stands for the kubelet's admit handlers: number of Pods, CPU and memory (`OutOf.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kitlib.cluster import quantity
 from kitlib.cluster.kubelet.devices import RESOURCE
+from kitlib.cluster.objects import Object
 
 if TYPE_CHECKING:
     from kitlib.cluster.kubelet.node import Node, PodFacts
 
-Object = dict[str, Any]
 MAX_PODS = 110
 
 

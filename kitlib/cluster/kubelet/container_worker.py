@@ -15,15 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kitlib.cluster import images
-from kitlib.cluster.clock import parse_time
+from kitlib.cluster.clock import parse_time, rfc3339_now
 from kitlib.cluster.kubelet import containers, env, probes, volumes
 from kitlib.cluster.kubelet.image_manager import Backoff, Events, ImagePuller, NotPulled
 from kitlib.cluster.kubelet.node import PodFacts
 from kitlib.cluster.kubelet.pod_manager import ContainerNotRunning, ContainerState, ExecFailed, ExecProcess
 from kitlib.cluster.kubelet.runtime_client import Record, RuntimeFailure
-from kitlib.cluster.kubelet.status import is_sidecar
+from kitlib.cluster.objects import Object, is_sidecar
 
-Object = dict[str, Any]
 _SHOWN_SECONDS = 1.0
 """How soon what happened is looked at again: a real kubelet relists its containers once a second."""
 
@@ -91,7 +90,7 @@ class ContainerWorker:
             self._adopt_newest(records)
         elif old is not None and "running" in (old.get("state") or {}):
             started = old["state"]["running"].get("startedAt")
-            self._ended = _terminated(self.id, 255, "Unknown", started, _now())
+            self._ended = _terminated(self.id, 255, "Unknown", started, rfc3339_now())
 
     def _adopt_newest(self, records: list[Record]) -> None:
         newest = records[-1]
@@ -260,7 +259,7 @@ class ContainerWorker:
             "reason": "StartError",
             "message": message,
             "startedAt": "1970-01-01T00:00:00Z",
-            "finishedAt": _now(),
+            "finishedAt": rfc3339_now(),
         }
         self._exact_end = time.time()
         if self._wanted():
@@ -489,10 +488,6 @@ def _terminated(container: str, code: int, reason: str, started: str | None, fin
 def _seconds(timestamp: str) -> str:
     """Cut a time of the runtime to whole seconds, as the API has it."""
     return timestamp[:19] + "Z" if timestamp else "1970-01-01T00:00:00Z"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _go_duration(seconds: float) -> str:

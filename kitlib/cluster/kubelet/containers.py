@@ -12,14 +12,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kitlib.cluster import quantity
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.images import Image
 from kitlib.cluster.kubelet import env, volumes
+from kitlib.cluster.objects import Object
 
-Object = dict[str, Any]
 TERMINATION_LOG = "/dev/termination-log"
 MESSAGE_LIMIT = 4096
 

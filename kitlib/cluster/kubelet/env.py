@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from kitlib.cluster import images, quantity
+from kitlib.cluster.objects import Object
 from kitlib.cluster.portmap import port_map
 
-Object = dict[str, Any]
 Lookup = Callable[[str, str], Object | None]
 """Finds a ConfigMap or Secret of the Pod's namespace: called with `configmaps` or `secrets` and a name."""
 

@@ -8,12 +8,11 @@ headless Service's own name gives its first Pod.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from kitlib.cluster.client import Client
 from kitlib.cluster.informer import Informer
+from kitlib.cluster.objects import Object
 
-Object = dict[str, Any]
 DOMAIN = "svc.cluster.local"
 _HEADLESS = "service.kubernetes.io/headless"
 

@@ -6,11 +6,10 @@ Stands for the kubelet's image manager. Every stand-in is present on every node,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from kitlib.cluster import images
+from kitlib.cluster.objects import Object
 
-Object = dict[str, Any]
 Events = list[tuple[str, str, str]]
 """Type, reason and message of each Event."""
 

@@ -28,10 +28,10 @@ from kitlib.cluster.kubelet.pod_manager import PodManager
 from kitlib.cluster.kubelet.pod_worker import PodWorker
 from kitlib.cluster.kubelet.runtime_client import Record, RuntimeClient
 from kitlib.cluster.kubelet.status import StatusManager
+from kitlib.cluster.objects import Object
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 _RETRY_SECONDS = 0.1
 
 

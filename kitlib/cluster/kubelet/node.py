@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kitlib.cluster import images
 from kitlib.cluster.client import ApiError, Client
@@ -21,9 +20,8 @@ from kitlib.cluster.kubelet.containers import Surroundings
 from kitlib.cluster.kubelet.devices import Devices
 from kitlib.cluster.kubelet.runtime_client import RuntimeClient
 from kitlib.cluster.kubelet.status import StatusManager
+from kitlib.cluster.objects import Object
 from kitlib.cluster.portmap import PORT_MAP
-
-Object = dict[str, Any]
 
 _LONGEST_TOKEN_LIFE = 24 * 3600.0
 _TOKEN_RETRY_SECONDS = 10.0

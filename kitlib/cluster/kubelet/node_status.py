@@ -15,19 +15,18 @@ import uuid
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from kitlib.cluster import images, quantity
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kitlib.cluster.clock import rfc3339, rfc3339_micro
+from kitlib.cluster.clock import rfc3339_micro, rfc3339_now
 from kitlib.cluster.config import KUBERNETES_VERSION, NodeConfig
 from kitlib.cluster.events import EventRecorder
 from kitlib.cluster.kubelet.admission import MAX_PODS
 from kitlib.cluster.kubelet.devices import RESOURCE, Devices
+from kitlib.cluster.objects import Object
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 LEASES = "leases.coordination.k8s.io"
 LEASE_NAMESPACE = "kube-node-lease"
 HEARTBEAT_SECONDS = 300.0
@@ -96,7 +95,7 @@ def _huge_pages() -> dict[str, str]:
 
 def conditions() -> list[Object]:
     """Return the conditions of a healthy Node."""
-    now = rfc3339(time.time())
+    now = rfc3339_now()
     healthy = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),

@@ -10,14 +10,15 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kitlib.cluster.objects import Object
 
 if TYPE_CHECKING:
     from kitlib.cluster.kubelet.container_worker import ContainerWorker
     from kitlib.cluster.kubelet.pod_worker import PodWorker
     from kitlib.cluster.kubelet.runtime_client import RuntimeClient
 
-Object = dict[str, Any]
 
 _EXEC_ERROR = (
     'error executing command in container: failed to exec in container: failed to start exec "{}": '

@@ -18,17 +18,17 @@ from typing import Any
 import aiohttp
 
 from kitlib.cluster.client import ApiError
-from kitlib.cluster.clock import parse_time, rfc3339
+from kitlib.cluster.clock import parse_time, rfc3339_now
 from kitlib.cluster.kubelet import containers, status, volumes
 from kitlib.cluster.kubelet.admission import Rejected, admit
 from kitlib.cluster.kubelet.container_worker import ContainerWorker
 from kitlib.cluster.kubelet.node import Node, PodFacts
 from kitlib.cluster.kubelet.pod_manager import PodState
 from kitlib.cluster.kubelet.runtime_client import Record
+from kitlib.cluster.objects import Object, is_sidecar
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 _RETRY_SECONDS = 1.0
 _MIN_GRACE_SECONDS = 2.0
 _KINDS = ("initContainers", "containers", "ephemeralContainers")
@@ -59,7 +59,7 @@ class PodWorker:
         self._removed = self._stopped = False
         self._admitted = False
         self._failure: tuple[str, str] | None = None
-        self._start_time = (pod.get("status") or {}).get("startTime") or rfc3339(time.time())
+        self._start_time = (pod.get("status") or {}).get("startTime") or rfc3339_now()
         self._mount_failure = ""
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -309,7 +309,7 @@ class PodWorker:
     async def _stop_all(self, grace: float) -> None:
         """Stop containers at once, sidecars after the others, in reverse order."""
         deadline = time.monotonic() + grace
-        sidecars = [w for w in reversed(self.init) if status.is_sidecar(w.spec)]
+        sidecars = [w for w in reversed(self.init) if is_sidecar(w.spec)]
         others = [w for w in self.all() if w not in sidecars]
         await self._stop(others, deadline)
         for sidecar in sidecars:

@@ -13,11 +13,11 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
-Object = dict[str, Any]
+from kitlib.cluster.objects import Object
+
 Exec = Callable[[list[str], float], Awaitable[tuple[int, str]]]
 """Runs a command in the container within some seconds: exit code and output."""
 

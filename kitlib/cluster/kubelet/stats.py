@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import psutil
 
+from kitlib.cluster.clock import rfc3339_now
 from kitlib.cluster.kubelet.pod_manager import PodManager
 
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.2, 60.0
@@ -65,7 +65,7 @@ class Stats:
     async def summary(self) -> dict[str, Any]:
         """Return the answer of `/stats/summary`."""
         earlier, now = await self._window()
-        moment = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = rfc3339_now()
 
         def stats(*keys: tuple[str, str, str]) -> dict[str, Any]:
             total = sum(now.usage[key][0] for key in keys)

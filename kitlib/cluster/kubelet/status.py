@@ -8,21 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
-from typing import Any
 
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kitlib.cluster.clock import rfc3339
+from kitlib.cluster.clock import rfc3339_now
+from kitlib.cluster.objects import Object, is_sidecar
 
 log = logging.getLogger(__name__)
-
-Object = dict[str, Any]
-
-
-def is_sidecar(container: Object) -> bool:
-    """Tell whether an init container goes on running beside the others."""
-    return container.get("restartPolicy") == "Always"
 
 
 def phase(pod: Object, init: list[Object], statuses: list[Object]) -> str:
@@ -136,7 +128,7 @@ def _dated(pod: Object, kind: str, condition: Object) -> Object:
     """Complete a condition; nulls remove what an older one said."""
     old = next((c for c in (pod.get("status") or {}).get("conditions") or [] if c["type"] == kind), None)
     same = old is not None and old["status"] == condition["status"]
-    since = old["lastTransitionTime"] if same and old else rfc3339(time.time())
+    since = old["lastTransitionTime"] if same and old else rfc3339_now()
     complete = {"type": kind, "lastProbeTime": None, "lastTransitionTime": since, "reason": None, "message": None}
     generation = pod["metadata"].get("generation")
     return {**complete, **({"observedGeneration": generation} if generation else {}), **condition}

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.kubelet import env
+from kitlib.cluster.objects import Object
 
-Object = dict[str, Any]
 Files = dict[str, tuple[bytes, int]]
 """Contents and mode by relative path."""
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 
 class Endpoint(NamedTuple):

@@ -21,9 +21,10 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.client import ApiError, Client, Object
+from kitlib.cluster.client import ApiError, Client
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
+from kitlib.cluster.objects import Key, Object, is_hollow, key_of
 from kitlib.cluster.portmap import PORT_MAP, port_map
 from kitlib.cluster.proxy.balancer import Balancer, Endpoint, endpoints_of
 from kitlib.cluster.proxy.datagrams import DatagramFront
@@ -39,7 +40,6 @@ LOAD_BALANCER_SUBNET = 127
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, str]
 Address = tuple[str, int, str]
 """IP, port and protocol, as the Service publishes them."""
 
@@ -263,7 +263,7 @@ class Proxy(Controller):
     async def run(self) -> None:
         """Serve until cancelled."""
         self._slices.add_index("service", _service_of)
-        self._services.add_handler(lambda _, old, new: self.queue.add(_key(new or old)))
+        self._services.add_handler(lambda _, old, new: self.queue.add(key_of(new or old)))
         self._slices.add_handler(self._on_slice)
         self._nodes.add_handler(self._on_node)
         try:
@@ -285,7 +285,7 @@ class Proxy(Controller):
             return
         for service in self._services.list():
             if service["spec"].get("type") in ("NodePort", "LoadBalancer"):
-                self.queue.add(_key(service))
+                self.queue.add(key_of(service))
 
     async def reconcile(self, key: Key) -> None:
         """Listen where the Service says, on behalf of the endpoints that it has now; let one that lacked room try."""
@@ -363,16 +363,16 @@ class Proxy(Controller):
             except OSError as refused:
                 error = error or refused
                 continue
-            self._refused.discard((_key(service), address))
+            self._refused.discard((key_of(service), address))
             return listener
         self._report(service, address, error)
         return None
 
     def _starve(self, service: Object) -> None:
         """Tell once that a Service needs more sockets than are left; it is tried again when another one ends."""
-        if _key(service) in self._starved:
+        if key_of(service) in self._starved:
             return
-        self._starved[_key(service)] = None
+        self._starved[key_of(service)] = None
         message = (
             f"kube-proxy of this cluster listens on at most {self._budget.limit} addresses, and all are taken: "
             "some ports of this Service are not served; delete Services or ports that nobody needs"
@@ -380,7 +380,7 @@ class Proxy(Controller):
         self._events.event({"apiVersion": "v1", "kind": "Service", **service}, "Warning", "FailedToBindPort", message)
 
     def _report(self, service: Object, address: Address, error: OSError | None) -> None:
-        key = _key(service)
+        key = key_of(service)
         self.queue.add_after(key, RETRY_SECONDS)
         if (key, address) in self._refused:
             return
@@ -443,10 +443,6 @@ class Proxy(Controller):
         return find
 
 
-def _key(obj: Object) -> Key:
-    return obj["metadata"]["namespace"], obj["metadata"]["name"]
-
-
 def _service_of(endpointslice: Object) -> list[str]:
     meta = endpointslice["metadata"]
     name = (meta.get("labels") or {}).get("kubernetes.io/service-name")
@@ -469,7 +465,7 @@ def _ingress(service: Object) -> str:
 
 
 def _internal_ip(node: Object) -> str:
-    if (node["metadata"].get("labels") or {}).get("kit/hollow") == "true":
+    if is_hollow(node):
         return ""
     addresses = (node.get("status") or {}).get("addresses") or ()
     return next((str(item["address"]) for item in addresses if item["type"] == "InternalIP"), "")

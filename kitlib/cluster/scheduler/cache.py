@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import Object, controller_of, is_sidecar
 from kitlib.cluster.placement import taints_of
 from kitlib.cluster.quantity import parse
 
@@ -60,7 +60,7 @@ def pod_requests(spec: Object, of: Callable[[Object], Resources] = _requests) ->
     sidecars: Resources = {}
     starting: Resources = {}
     for container in spec.get("initContainers") or ():
-        if container.get("restartPolicy") == "Always":
+        if is_sidecar(container):
             sidecars = _add(sidecars, of(container))
             starting = _largest(starting, sidecars)
         else:
@@ -137,8 +137,7 @@ class PodInfo:
         self.requests = pod_requests(pod["spec"])
         self.scored = pod_requests(pod["spec"], _scored_requests)
         self.ports = _host_ports(pod["spec"])
-        owners = pod["metadata"].get("ownerReferences") or ()
-        self.owner: str = next((owner["uid"] for owner in owners if owner.get("controller")), "")
+        self.owner: str = (controller_of(pod) or {}).get("uid", "")
         self.anti_terms = affinity_terms(pod, "podAntiAffinity")
 
 

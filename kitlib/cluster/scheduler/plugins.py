@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 from kitlib.cluster.placement import node_matches, tolerates, wants_node
 from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo, Term, affinity_terms
 from kitlib.cluster.scheduler.volumebinding import BIND_CONFLICT, NODE_CONFLICT, VolumeBinder

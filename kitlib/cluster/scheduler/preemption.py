@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from kitlib.cluster.client import Object
 from kitlib.cluster.clock import parse_time
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import Object
 from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo
 from kitlib.cluster.scheduler.plugins import FINAL
 

@@ -17,10 +17,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client, Object
+from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kitlib.cluster.clock import Clock, SystemClock, rfc3339
 from kitlib.cluster.config import Settings
-from kitlib.cluster.informer import EventRecorder, Informers, Key, key_of
+from kitlib.cluster.informer import EventRecorder, Informers
+from kitlib.cluster.objects import Key, Object, condition, is_finished, key_of
 from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo
 from kitlib.cluster.scheduler.plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
 from kitlib.cluster.scheduler.preemption import Candidate, find, ineligible, priority
@@ -216,7 +217,7 @@ class Scheduler:
 
     def _pod_changed(self, kind: str, _: Object | None, pod: Object) -> None:
         uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
-        gone = kind == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        gone = kind == "DELETED" or is_finished(pod)
         if gone or node:
             self._nominated.pop(uid, None)
         if gone:
@@ -379,7 +380,7 @@ class Scheduler:
         self._queue.failed(waiting, {reason for reasons in failures.values() for reason in reasons})
         pod = waiting.info.pod
         self._events.event_with_action(pod, "Warning", "FailedScheduling", "Scheduling", message)
-        known = _scheduled_condition(pod)
+        known = condition(pod, "PodScheduled") or {}
         nominated = _nominated_node(pod) if nominated is None else nominated
         if (known.get("reason"), known.get("message"), _nominated_node(pod)) != ("Unschedulable", message, nominated):
             self._spawn(self._write_condition(pod, known, message, nominated))
@@ -387,9 +388,9 @@ class Scheduler:
     async def _write_condition(self, pod: Object, known: Object, message: str, nominated: str) -> None:
         namespace, name = key_of(pod)
         since = known["lastTransitionTime"] if known.get("status") == "False" else rfc3339(self._clock.now())
-        condition: Object = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-        condition.update(lastProbeTime=None, lastTransitionTime=since)
-        status = {"conditions": [condition], "nominatedNodeName": nominated or None}
+        wanted: Object = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        wanted.update(lastProbeTime=None, lastTransitionTime=since)
+        status = {"conditions": [wanted], "nominatedNodeName": nominated or None}
         patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
         try:
             await self._client.patch(
@@ -415,11 +416,6 @@ def _node_view(node: Object) -> tuple[Any, ...]:
 
 def _nominated_node(pod: Object) -> str:
     return str((pod.get("status") or {}).get("nominatedNodeName") or "")
-
-
-def _scheduled_condition(pod: Object) -> Object:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return next((item for item in conditions if item["type"] == "PodScheduled"), {})
 
 
 def refusal(why: str, nodes: list[NodeInfo]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 
-from kitlib.cluster.client import Client, Object
+from kitlib.cluster.client import Client
 from kitlib.cluster.informer import Informers
+from kitlib.cluster.objects import Object, annotation
 from kitlib.cluster.volumeclaims import (
     BOUND_BY_CONTROLLER,
     CLAIMS,
@@ -18,7 +19,6 @@ from kitlib.cluster.volumeclaims import (
     NO_PROVISIONER,
     SELECTED_NODE,
     VOLUMES,
-    annotation,
     belongs,
     claim_reference,
     claims_of,

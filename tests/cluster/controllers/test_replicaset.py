@@ -4,8 +4,8 @@ from typing import Any
 
 from lab import Lab, deployment, pod
 
-from kitlib.cluster.controllers.common import phase
 from kitlib.cluster.controllers.replicaset import deletion_rank
+from kitlib.cluster.objects import phase
 
 
 def replica_set(name: str, replicas: int, image: str = "web:v1") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from kitlib.cluster.apiserver.registry import ALL_VERBS, Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 """The resource of the definitions themselves."""

@@ -18,9 +18,11 @@ from kitlib.cluster.apiserver.apiextensions import definitions
 from kitlib.cluster.apiserver.apiextensions.customkind import DEFINITIONS, CustomKind, kinds_of
 from kitlib.cluster.apiserver.options import WriteOptions
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.rest import REST, copy, now
+from kitlib.cluster.apiserver.rest import REST
 from kitlib.cluster.apiserver.validation.fielderrors import FieldErrors
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.clock import rfc3339_now
+from kitlib.cluster.objects import Object, condition_true, deep_copy
 from kitlib.cluster.store import Entry, Event, StoreError
 
 _KIND = registry.lookup(DEFINITIONS)
@@ -134,7 +136,7 @@ class CustomResources:
             return
         names, problem = self._names(entry, spec["names"], accepted)
         conditions = {"NamesAccepted": problem or _ACCEPTED}
-        if not _is(entry.obj, "Established"):
+        if not condition_true(entry.obj, "Established"):
             conditions["Established"] = _REFUSED if problem else _ESTABLISHED
         found = _with_conditions(entry.obj, conditions)
         found["status"]["acceptedNames"] = names
@@ -186,29 +188,24 @@ def _words(value: Iterable[str] | str | None) -> Iterable[str]:
     return [value] if isinstance(value, str) else value or ()
 
 
-def _is(definition: Object, condition: str) -> bool:
-    conditions = (definition.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == condition and each["status"] == "True" for each in conditions)
-
-
 def _is_served(definition: Object) -> bool:
     """Whether a definition is established; whoever may write its status may also have taken names out of it."""
     names = (definition.get("status") or {}).get("acceptedNames") or {}
-    return _is(definition, "Established") and all(
+    return condition_true(definition, "Established") and all(
         names.get(field) for field in ("plural", "singular", "kind", "listKind")
     )
 
 
 def _is_valid(definition: Object) -> bool:
     """Whether a definition has been completed and checked; one in an old state file may not have been."""
-    completed, found = copy(definition), FieldErrors()
+    completed, found = deep_copy(definition), FieldErrors()
     definitions.set_defaults(completed)
     definitions.check(found, completed)
     return not found and completed == definition
 
 
 def _with_conditions(definition: Object, conditions: dict[str, tuple[str, str, str]]) -> Object:
-    found = copy(definition)
+    found = deep_copy(definition)
     present = found.setdefault("status", {}).setdefault("conditions", [])
     for name, (status, reason, message) in conditions.items():
         old = next((each for each in present if each["type"] == name), None)
@@ -216,7 +213,7 @@ def _with_conditions(definition: Object, conditions: dict[str, tuple[str, str, s
             old = {"type": name}
             present.append(old)
         if old.get("status") != status:
-            old["lastTransitionTime"] = now()
+            old["lastTransitionTime"] = rfc3339_now()
         old.update(status=status, reason=reason, message=message)
     return found
 

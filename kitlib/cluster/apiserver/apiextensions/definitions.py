@@ -11,12 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import orjson
-
 from kitlib.cluster.apiserver.apiextensions.schemavalidation import pattern, validate
 from kitlib.cluster.apiserver.apiextensions.structural import EMBEDDED, PRESERVE, prune
 from kitlib.cluster.apiserver.validation.fielderrors import IMMUTABLE, FieldErrors, dns_1035_label, dns_subdomain
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object, condition_true, deep_copy
 
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -79,8 +77,7 @@ def check_update(found: FieldErrors, new: Object, old: Object) -> None:
     spec, before = new["spec"], old["spec"]
     fixed = [("group", spec.get("group"), before["group"])]
     fixed.append(("names.plural", spec["names"].get("plural"), before["names"]["plural"]))
-    conditions = (old.get("status") or {}).get("conditions") or ()
-    if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
+    if condition_true(old, "Established"):
         fixed.append(("scope", spec.get("scope"), before["scope"]))
         fixed.append(("names.kind", spec["names"].get("kind"), before["names"]["kind"]))
     for name, value, was in fixed:
@@ -289,7 +286,7 @@ def _check_nested(found: FieldErrors, schema: Any, path: str) -> None:
 
 def _check_default(found: FieldErrors, schema: Object, path: str) -> None:
     unknown: list[str] = []
-    prune(orjson.loads(orjson.dumps([schema["default"]])), {"items": schema}, unknown)
+    prune(deep_copy([schema["default"]]), {"items": schema}, unknown)
     if unknown:
         found.invalid(f"{path}.default", schema["default"], "must be pruned")
         return

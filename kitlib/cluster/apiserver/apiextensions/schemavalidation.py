@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import orjson
 
 from kitlib.cluster.apiserver.validation.fielderrors import FieldErrors
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 UNKNOWN: Any = object()
 """The old value of something that is new."""

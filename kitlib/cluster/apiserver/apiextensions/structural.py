@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object, deep_copy
 
 PRESERVE, EMBEDDED = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"
 _RESOURCE_FIELDS = ("apiVersion", "kind", "metadata")
@@ -54,7 +52,7 @@ def default(value: Any, schema: Object, root: bool = True) -> None:
         items = schema.get("items") or {}
         for index, item in enumerate(value):
             if item is None and "default" in items and not items.get("nullable"):
-                value[index] = _copy(items["default"])
+                value[index] = deep_copy(items["default"])
             default(value[index], items, False)
     elif isinstance(value, dict):
         _default_object(value, schema, root)
@@ -68,12 +66,8 @@ def _default_object(value: Object, schema: Object, root: bool) -> None:
         if value.get(name, "") is None and not inner.get("nullable"):
             del value[name]
         if name not in value and "default" in inner:
-            value[name] = _copy(inner["default"])
+            value[name] = deep_copy(inner["default"])
     for name, item in value.items():
         found = properties.get(name, additional)
         if isinstance(found, dict) and not (root and name in _RESOURCE_FIELDS):
             default(item, found, False)
-
-
-def _copy(value: Any) -> Any:
-    return orjson.loads(orjson.dumps(value))

@@ -15,8 +15,8 @@ import orjson
 
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import ALL_VERBS, KINDS, Kind
-from kitlib.cluster.client import Object
 from kitlib.cluster.config import KUBERNETES_VERSION
+from kitlib.cluster.objects import Object
 
 _METRICS = tuple(
     Kind("metrics.k8s.io", "v1beta1", kind, plural, singular, namespaced, (), (), ("get", "list"), (), "")

@@ -11,7 +11,7 @@ from aiohttp import web
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.documents import discovery, openapi, openapi_v2
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 

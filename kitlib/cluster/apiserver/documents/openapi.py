@@ -17,8 +17,8 @@ from kitlib.cluster.apiserver import models
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.models import SCALARS, Field, Type
 from kitlib.cluster.apiserver.registry import KINDS, Kind
-from kitlib.cluster.client import Object
 from kitlib.cluster.config import KUBERNETES_VERSION
+from kitlib.cluster.objects import Object
 
 _META = frozenset(
     "Condition DeleteOptions FieldSelectorRequirement LabelSelector LabelSelectorRequirement ListMeta"

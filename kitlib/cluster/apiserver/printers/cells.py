@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kitlib.cluster.apiserver.printers.durations import Clock
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 Cells = list[Any]
 

@@ -20,7 +20,7 @@ from kitlib.cluster.apiserver.printers.cells import (
     status_of,
 )
 from kitlib.cluster.apiserver.printers.durations import Clock
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 
 def config_map(obj: Object, clock: Clock) -> Cells:

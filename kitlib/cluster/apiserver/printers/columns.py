@@ -14,7 +14,7 @@ from kitlib.cluster.apiserver.printers import cells, columns_pod
 from kitlib.cluster.apiserver.printers import cells_configured as configured
 from kitlib.cluster.apiserver.printers.cells import Cells
 from kitlib.cluster.apiserver.printers.durations import Clock
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 
 class Column(NamedTuple):

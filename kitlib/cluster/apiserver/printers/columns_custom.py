@@ -15,7 +15,7 @@ import orjson
 
 from kitlib.cluster.apiserver.printers.cells import Cells
 from kitlib.cluster.apiserver.printers.durations import Clock
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 _STEP = re.compile(
     r"""\.?(?P<name>(?:\\.|[^.\[\]\\])+)|\[(?:'(?P<quoted>[^']*)'|(?P<index>-?\d+)|(?P<all>\*)"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from kitlib.cluster.apiserver.printers.durations import Clock
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object, condition_true, is_ready, is_sidecar
 
 _NONE = "<none>"
 
@@ -29,14 +29,14 @@ def pod(obj: Object, clock: Clock) -> list[Any]:
     """Return the cells of a Pod."""
     spec, status, meta = obj.get("spec") or {}, obj.get("status") or {}, obj["metadata"]
     reason, tally, initializing = _init_containers(spec, status, _base_reason(status))
-    if not initializing or _is_true(status, "Initialized"):
-        reason, tally = _containers(status, reason, _sidecars(spec, status))
+    if not initializing or condition_true(obj, "Initialized"):
+        reason, tally = _containers(obj, reason, _sidecars(spec, status))
     if meta.get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             reason = "Unknown"
         elif status.get("phase") not in ("Succeeded", "Failed"):
             reason = "Terminating"
-    total = len(spec.get("containers") or ()) + sum(map(_is_sidecar, spec.get("initContainers") or ()))
+    total = len(spec.get("containers") or ()) + sum(map(is_sidecar, spec.get("initContainers") or ()))
     restarts = (
         f"{tally.restarts} ({clock.since(tally.last)} ago)" if tally.restarts and tally.last else str(tally.restarts)
     )
@@ -47,22 +47,17 @@ def pod(obj: Object, clock: Clock) -> list[Any]:
         restarts,
         clock.since(meta.get("creationTimestamp")),
     ]
-    return [*cells, *_wide(spec, status)]
+    return [*cells, *_wide(obj)]
 
 
-def _wide(spec: Object, status: Object) -> list[str]:
+def _wide(pod: Object) -> list[str]:
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
     ips = status.get("podIPs") or ()
     address = ips[0].get("ip") if ips else status.get("podIP")
     gates = [gate.get("conditionType", "") for gate in spec.get("readinessGates") or ()]
-    met = sum(_is_true(status, gate) for gate in gates)
+    met = sum(condition_true(pod, gate) for gate in gates)
     nominated = status.get("nominatedNodeName") or _NONE
     return [address or _NONE, spec.get("nodeName") or _NONE, nominated, f"{met}/{len(gates)}" if gates else _NONE]
-
-
-def _is_true(status: Object, condition: str) -> bool:
-    return any(
-        item.get("type") == condition and item.get("status") == "True" for item in status.get("conditions") or ()
-    )
 
 
 def _base_reason(status: Object) -> str:
@@ -70,10 +65,6 @@ def _base_reason(status: Object) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
             return "SchedulingGated"
     return status.get("reason") or status.get("phase") or ""
-
-
-def _is_sidecar(container: Object) -> bool:
-    return container.get("restartPolicy") == "Always"
 
 
 def _ended(terminated: Object) -> str:
@@ -90,7 +81,7 @@ def _init_containers(spec: Object, status: Object, reason: str) -> tuple[str, _T
     for index, item in enumerate(status.get("initContainerStatuses") or ()):
         state = item.get("state") or {}
         terminated, waiting = state.get("terminated"), (state.get("waiting") or {}).get("reason", "")
-        started = _is_sidecar(specs.get(item.get("name"), {})) and bool(item.get("started"))
+        started = is_sidecar(specs.get(item.get("name"), {})) and bool(item.get("started"))
         tally = tally.add(item, started and bool(item.get("ready")))
         if terminated is not None and terminated.get("exitCode", 0) == 0 or started:
             continue
@@ -103,7 +94,7 @@ def _init_containers(spec: Object, status: Object, reason: str) -> tuple[str, _T
 
 
 def _sidecars(spec: Object, status: Object) -> _Tally:
-    names = {container.get("name") for container in spec.get("initContainers") or () if _is_sidecar(container)}
+    names = {container.get("name") for container in spec.get("initContainers") or () if is_sidecar(container)}
     tally = _Tally()
     for item in status.get("initContainerStatuses") or ():
         if item.get("name") in names:
@@ -111,9 +102,9 @@ def _sidecars(spec: Object, status: Object) -> _Tally:
     return tally
 
 
-def _containers(status: Object, reason: str, tally: _Tally) -> tuple[str, _Tally]:
+def _containers(pod: Object, reason: str, tally: _Tally) -> tuple[str, _Tally]:
     running = False
-    for item in reversed(status.get("containerStatuses") or ()):
+    for item in reversed((pod.get("status") or {}).get("containerStatuses") or ()):
         state = item.get("state") or {}
         waiting, terminated = (state.get("waiting") or {}).get("reason"), state.get("terminated")
         ready = False
@@ -125,5 +116,5 @@ def _containers(status: Object, reason: str, tally: _Tally) -> tuple[str, _Tally
             running = ready = True
         tally = tally.add(item, ready)
     if reason == "Completed" and running:
-        reason = "Running" if _is_true(status, "Ready") else "NotReady"
+        reason = "Running" if is_ready(pod) else "NotReady"
     return reason, tally

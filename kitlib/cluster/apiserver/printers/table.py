@@ -16,7 +16,7 @@ from kitlib.cluster.apiserver.printers import columns, columns_custom
 from kitlib.cluster.apiserver.printers.cells import Cells
 from kitlib.cluster.apiserver.printers.durations import Clock
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 _META = "V1ObjectMeta"
 

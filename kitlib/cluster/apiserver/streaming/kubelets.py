@@ -14,8 +14,9 @@ from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.streaming.upgrade import Backend
-from kitlib.cluster.client import Client, Object
+from kitlib.cluster.client import Client
 from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.objects import Object
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 

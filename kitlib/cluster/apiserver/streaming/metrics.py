@@ -16,8 +16,9 @@ from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.streaming.kubelets import kubelet_of, session
-from kitlib.cluster.client import ApiError, Client, Object
+from kitlib.cluster.client import ApiError, Client
 from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.objects import Object, is_hollow
 
 GROUP_VERSION = "metrics.k8s.io/v1beta1"
 TIMEOUT = 5.0
@@ -57,7 +58,7 @@ async def _objects(client: Client, resource: str, info: Any, selector: str) -> l
 
 async def _summaries(nodes: Iterable[Object], config: ClusterConfig) -> list[tuple[Object, Object]]:
     """Ask each node's kubelet at once; a node that does not answer has an empty summary."""
-    asked = [node for node in nodes if (node["metadata"].get("labels") or {}).get("kit/hollow") != "true"]
+    asked = [node for node in nodes if not is_hollow(node)]
     answers = await asyncio.gather(*(_summary(node, config) for node in asked))
     return list(zip(asked, answers))  # noqa: B905
 

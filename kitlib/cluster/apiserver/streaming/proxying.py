@@ -21,8 +21,9 @@ from yarl import URL
 from kitlib.cluster.apiserver import errors
 from kitlib.cluster.apiserver.streaming.kubelets import Interrupted, dial_error, kubelet_of, relay, session, tls_context
 from kitlib.cluster.apiserver.streaming.upgrade import Backend, forward_upgrade, forwarded_headers, is_upgrade
-from kitlib.cluster.client import ApiError, Client, Object
+from kitlib.cluster.client import ApiError, Client
 from kitlib.cluster.config import ClusterConfig
+from kitlib.cluster.objects import Object
 from kitlib.cluster.portmap import port_map
 
 MAX_REWRITTEN = 16 << 20

@@ -15,9 +15,11 @@ import aiohttp
 from aiohttp import web
 
 from kitlib.cluster.apiserver import errors
+from kitlib.cluster.apiserver.streaming import metrics, proxying
 from kitlib.cluster.apiserver.streaming.kubelets import dial_error, kubelet_of_pod, relay, session
 from kitlib.cluster.apiserver.streaming.upgrade import Backend, forward_upgrade, is_upgrade
-from kitlib.cluster.client import ApiError, Object
+from kitlib.cluster.client import ApiError
+from kitlib.cluster.objects import Object
 
 if TYPE_CHECKING:
     from kitlib.cluster.apiserver.server import APIServer
@@ -49,8 +51,6 @@ async def handle(request: web.Request, server: APIServer, info: Any) -> web.Stre
     Raises:
         ApiError: The request is refused; nothing has been sent.
     """
-    from kitlib.cluster.apiserver.streaming import metrics, proxying
-
     client = server.client("system:apiserver")
     if info.group == "metrics.k8s.io":
         return await metrics.handle(request, client, server.config, info)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from kitlib.cluster.apiserver.schema import go_quote
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 IMMUTABLE = "field is immutable"
 NEGATIVE = "must be greater than or equal to 0"

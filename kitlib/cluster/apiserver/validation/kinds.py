@@ -24,7 +24,7 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     qualified_name,
 )
 from kitlib.cluster.apiserver.validation.pod import check_pod_spec
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 Cause = dict[str, str]
 

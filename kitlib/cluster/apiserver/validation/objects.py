@@ -23,7 +23,7 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     qualified_name,
 )
 from kitlib.cluster.apiserver.validation.pod import PROTOCOLS
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 _SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _MAX_DATA = 1 << 20

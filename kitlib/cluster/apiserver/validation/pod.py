@@ -26,7 +26,7 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     port_name,
     qualified_name,
 )
-from kitlib.cluster.client import Object
+from kitlib.cluster.objects import Object
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")

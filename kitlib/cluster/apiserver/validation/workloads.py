@@ -20,8 +20,8 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     dns_label,
 )
 from kitlib.cluster.apiserver.validation.pod import check_pod_spec
-from kitlib.cluster.client import Object
 from kitlib.cluster.labels import matches
+from kitlib.cluster.objects import Object
 
 
 def check_template(found: FieldErrors, template: Object, path: str, claims: Iterable[str] = ()) -> None:
