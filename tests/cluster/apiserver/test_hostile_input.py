@@ -10,11 +10,11 @@ import pytest
 from apiharness import API, TOKEN, config_map, pod
 
 from kitlib.cluster.apiserver import watch
-from kitlib.cluster.apiserver.fielderrors import FieldErrors
+from kitlib.cluster.apiserver.apiextensions.schemavalidation import validate
 from kitlib.cluster.apiserver.negotiation import load_yaml
 from kitlib.cluster.apiserver.patch import strategic_merge_patch
 from kitlib.cluster.apiserver.registry import lookup
-from kitlib.cluster.apiserver.schemavalidation import validate
+from kitlib.cluster.apiserver.validation.fielderrors import FieldErrors
 from kitlib.cluster.splice import AnswerHead
 
 CMS = "/api/v1/namespaces/default/configmaps"
