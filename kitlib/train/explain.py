@@ -31,6 +31,14 @@ PATIENCE = 15.0
 Pod = dict[str, Any]
 
 
+class Explanation(str):
+    """Lines of text that show themselves as lines, also as the last value of a cell."""
+
+    def __repr__(self) -> str:
+        """Return the text itself."""
+        return str(self)
+
+
 def waiting(pods: list[Pod], api: Api) -> list[str]:
     """Say for every Pod that does not run why it waits."""
     pending = sorted((pod for pod in pods if pod["status"].get("phase") == "Pending"), key=rank_of)

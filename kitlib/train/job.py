@@ -449,7 +449,7 @@ def _shorten(manifest: Manifest) -> Manifest:
 
 def _explain(manifest: Manifest) -> str:
     unused, lines = dict(NOTES), []
-    for line in yaml.safe_dump(manifest, sort_keys=False, width=200).splitlines():
+    for line in yaml.safe_dump(manifest, sort_keys=False, width=100).splitlines():
         text = line.strip().removeprefix("- name: ").removeprefix("- ") if "- name: " in line else line.strip()
         found = next((one for one in unused if text == one or text.startswith((f"{one}:", f"- {one}:"))), None)
         lines.append(f"{line:<50}  # {unused.pop(found)}" if found else line)

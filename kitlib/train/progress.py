@@ -108,7 +108,7 @@ class Notebook(Progress):
         import ipywidgets as widgets
         from IPython.display import display
 
-        wide = widgets.Layout(width="45%")
+        wide = widgets.Layout(width="35%")
         self._bar = widgets.IntProgress(min=0, max=1, layout=wide, style={"bar_color": "#1f5fa8"})
         self._label, self._lines, self._picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
         title = widgets.HTML(f"<b>{html.escape(self.title)}</b>")
@@ -126,7 +126,7 @@ class Notebook(Progress):
         """Show how far a run is."""
         self._bar.max, self._bar.value = max(steps, 1), step
         words = [f"{step}/{steps}"] if steps else []
-        label = "&nbsp;" + " &nbsp;·&nbsp; ".join(html.escape(word) for word in [*words, *text.split("  ")])
+        label = "&nbsp;" + " &nbsp;·&nbsp; ".join(html.escape(word) for word in [*words, *text.split("  ")] if word)
         if label != self._label.value:
             self._label.value = label
 

@@ -332,37 +332,47 @@ def ring_all_reduce_seconds(gradient_bytes: float, ranks: int, gbit_per_s: float
 
 
 def plot_network(
-    records: Iterable[Record], gbit_per_s: float = 10, ranks: int = 8, gradient_bytes: float | None = None
+    records: Iterable[Record],
+    gbit_per_s: float = 10,
+    ranks: int = 8,
+    gradient_bytes: float | None = None,
+    compute_ms: float | None = None,
 ) -> Any:
-    """Draw what a network of some speed would cost this run: the prediction of a ring all-reduce.
+    """Draw what a network of some speed would cost a run: the prediction of a ring all-reduce.
 
     Args:
         records: The records of one run: its measured compute time and its number of parameters are used.
         gbit_per_s: Speed of your own network, in Gbit/s.
         ranks: Number of ranks to predict for.
-        gradient_bytes: Size of the gradients; default: 4 bytes for each of the run's parameters.
+        gradient_bytes: Size of another model's gradients; default: 4 bytes for each of the run's parameters.
+        compute_ms: Compute time of a step of that model on one of its GPUs, in ms; needed with `gradient_bytes`.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: The run has no measured step, or a speed or the number of ranks is not positive.
+        ValueError: The run has no measured step; a speed or the number of ranks is not positive; another model's
+            gradients came without its compute time.
     """
     if gbit_per_s <= 0 or ranks < 2:
         raise ValueError("gbit_per_s must be above 0 and ranks at least 2")
+    if gradient_bytes and not compute_ms:
+        raise ValueError("gradient_bytes is of another model: compute_ms must say how long its step takes")
     kept = list(records)
     steps = rec.measured(kept)
     if not steps:
         raise ValueError("no measured step yet: the first steps of a run are warm-up")
     size = gradient_bytes or 4.0 * rec.header(kept)["parameters"]
-    compute = float(np.median([max(one["t_compute"] for one in step.values()) for step in steps]))
+    measured = float(np.median([max(one["t_compute"] for one in step.values()) for step in steps]))
+    compute = compute_ms / 1e3 if compute_ms else measured
+    source = "as given" if compute_ms else f"measured in this run on {where(kept)}"
     speeds = np.logspace(-1, 4, 200)
     cost = np.array([ring_all_reduce_seconds(size, ranks, speed) for speed in speeds])
-    mine, device = ring_all_reduce_seconds(size, ranks, gbit_per_s), where(kept)
+    mine = ring_all_reduce_seconds(size, ranks, gbit_per_s)
     caption = (
         f"Prediction, not a measurement. Time = 2 (n - 1) / n x S / B, n = {ranks} ranks, S = {size / 1e6:.1f} MB of "
-        f"gradients, latency left out. Dashed: this run's measured compute time, {compute * 1e3:.0f} ms on {device}. "
-        "Below it, backward can hide the communication; above it, the network sets the pace."
+        f"gradients, latency left out. Dashed: compute time of a step, {compute * 1e3:.0f} ms ({source}). "
+        "Communication can hide behind backward, about two thirds of it; above the line the network sets the pace."
     )
     figure, axis = _figure(f"What your network would cost, {ranks} ranks", caption)
     axis.loglog(speeds, cost * 1e3, "-", lw=2.4, color=ACCENT)

@@ -22,6 +22,7 @@ from kitlib.train import elastic, explain
 from kitlib.train import job as jobs
 from kitlib.train import records as rec
 from kitlib.train.api import Api, Away
+from kitlib.train.explain import Explanation
 from kitlib.train.fit import places, preflight
 from kitlib.train.job import TrainJob
 from kitlib.train.logs import PodLog, rank_of
@@ -196,17 +197,17 @@ class Run:
         mine = [one for one in found if one["involvedObject"].get("name") in names]
         return sorted(mine, key=lambda one: one.get("lastTimestamp") or one["metadata"]["creationTimestamp"])
 
-    def explain(self) -> str:
+    def explain(self) -> Explanation:
         """Say in words how the run is: why it waits, or who failed and what it printed last."""
         state = self.state()
         if state.phase == "Deleted":
-            return f"Run {self.name} does not exist any more."
+            return Explanation(f"Run {self.name} does not exist any more.")
         lines = [f"Run {self.name} is {state.phase}, {state.workers} workers."]
         lines += explain.not_made(self.name, state.workers, state.pods, self._api)
         lines += explain.waiting(state.pods, self._api) + self._failures(state)
         if state.message:
             lines.append(f"The Job controller: {state.message}")
-        return "\n".join(lines)
+        return Explanation("\n".join(lines))
 
     def _failures(self, state: State) -> list[str]:
         """Describe the Pods that failed by themselves; if there is none, the first that failed."""
@@ -372,6 +373,8 @@ class Run:
             words.append(f"{sorted(recent)[len(recent) // 2]:,.0f} tokens/s ({state.workers} ranks, {kind})")
             loss = rec.loss_curve(known)
             words.append(f"loss {loss[max(loss)]:.3f}")
+        elif known and not state.over:
+            words.append("warming up")
         words.append(eta(step, steps, known) if not state.over and up == state.workers else "")
         bar.show(step, steps, "  ".join(word for word in words if word))
         bar.draw(known)

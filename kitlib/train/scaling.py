@@ -74,6 +74,7 @@ def scaling_study(
     from kitlib.train import submit
 
     order, found = random.Random(0), Study([])
+    say(f"{repeats * len(arms_of(sizes))} runs of {steps} steps, one after the other, each with Pods of its own:")
     for repeat in range(repeats):
         arms = arms_of(sizes)
         order.shuffle(arms)
@@ -212,7 +213,7 @@ def plot_scaling(study: Study) -> Any:
     repeats = len(study.rates(Arm("none", 1)))
     caption = (
         f"Weak scaling: {head['tokens_per_step'] // head['world']:,} tokens per rank and step. "
-        f"Point = median of {repeats} runs in random order{', bar = 95 % interval' if repeats > 2 else ''}. "
+        f"{_points_in_words(repeats)} "
         "Ideal = N x one rank without DDP. Machine = N independent copies at the same time. "
         f"{head['machine_cores']} cores, {head['threads']} thread per rank."
     )
@@ -234,6 +235,12 @@ def plot_scaling(study: Study) -> Any:
     axis.legend(fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
     figure.words += f"\n{study!r}"
     return figure
+
+
+def _points_in_words(repeats: int) -> str:
+    if repeats == 1:
+        return "Point = one run, so nobody knows how far it scatters."
+    return f"Point = median of {repeats} runs in random order, bar = {'95 % interval' if repeats > 2 else 'both runs'}."
 
 
 def _points(axis: Any, study: Study, worlds: list[int], color: str) -> None:

@@ -13,6 +13,8 @@ def test_the_label_names_steps_only_when_they_are_known() -> None:
     with Notebook("run") as bar:
         bar.show(0, 0, "pending")
         assert bar._label.value == "&nbsp;pending"
+        bar.show(0, 60, "")
+        assert bar._label.value == "&nbsp;0/60"
         bar.show(3, 60, "9,000 tokens/s  loss 3.1  7 s left")
     words = bar._label.value.replace("&nbsp;", "").split(" · ")
     assert words == ["3/60", "9,000 tokens/s", "loss 3.1", "7 s left"]

@@ -81,6 +81,13 @@ def test_the_ring_prediction_follows_the_formula() -> None:
         report.plot_network(made.run(), gbit_per_s=0)
 
 
+def test_another_models_gradients_are_compared_with_its_own_compute_time() -> None:
+    with pytest.raises(ValueError, match="compute_ms must say"):
+        report.plot_network(made.run(), gradient_bytes=496e6)
+    words = texts(report.plot_network(made.run(), gradient_bytes=496e6, compute_ms=94))
+    assert "94 ms (as given)" in words and "measured in this run" not in words
+
+
 def study() -> Study:
     found = []
     for repeat in range(3):

@@ -182,6 +182,7 @@ def test_one_worker_more_than_there_are_gpus_waits_and_says_why(submit: Submit, 
     phases = [pod["status"]["phase"] for pod in run.state().pods]
     until(lambda: len([pod for pod in run.state().pods if pod["status"]["phase"] == "Running"]) == 3)
     assert len(phases) == 4 and f"{run.name}-0" in run.explain(), "who holds the GPUs is named"
+    assert repr(run.explain()) == str(run.explain()), "shown as lines, also as the last value of a cell"
 
 
 def test_a_run_goes_on_with_fewer_workers_and_the_same_loss(submit: Submit) -> None:
