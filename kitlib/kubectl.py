@@ -282,15 +282,20 @@ def _ended(result: Result) -> str:
     return f"kubectl ended with exit code {result.code} ({above})."
 
 
+MENDS = {
+    r"connection refused|was refused": "No cluster answers there: the set-up cell, or `kit up`, starts it again.",
+    r"already exists|AlreadyExists": "It is there from before: go on with it, or `%kubectl delete` it first.",
+    r'namespaces "[^"]+" not found': "The chapter's namespace is gone: the set-up cell makes it again.",
+    r"yaml: line": "Look there and just above for a tab, a missing colon, or an indentation out of line.",
+    r"unknown field": "That name is misspelt or stands under the wrong parent: `%kubectl explain` has them all.",
+    r"is immutable|only be modified in tandem": "It cannot change any more: `%kubectl delete` the object, then apply.",
+}  # fmt: skip
+"""What kubectl's message leaves open, by a pattern in that message."""
+
+
 def mend(message: str) -> str:
     """Return what helps against the things that kubectl's own message leaves open."""
-    if re.search(r"connection refused|was refused", message):
-        return " No cluster answers there: the set-up cell, or `kit up`, starts the embedded one again."
-    if re.search(r"already exists|AlreadyExists", message):
-        return " It is there from before: go on with it, or `%kubectl delete` it first."
-    if re.search(r'namespaces "[^"]+" not found', message):
-        return " The chapter's namespace is gone: the set-up cell makes it again."
-    return ""
+    return next((f" {words}" for pattern, words in MENDS.items() if re.search(pattern, message)), "")
 
 
 def _lesson_goes_on(message: str) -> bool:

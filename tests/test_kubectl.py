@@ -345,6 +345,9 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
         ('Error from server (NotFound): namespaces "kit-05" not found', "set-up cell"),
         ('error: failed to create configmap: configmaps "hello" already exists', "delete"),
         ('Error from server (AlreadyExists): error when creating "STDIN": pods "web" already exists', "delete"),
+        ("error: error parsing STDIN: error converting YAML to JSON: yaml: line 5: did not find expected key", "tab"),
+        ('strict decoding error: unknown field "spec.template.spec.restartPolice"', "misspelt"),
+        ("Deployment is invalid: spec.selector: Invalid value: {}: field is immutable", "`%kubectl delete` the object"),
         ('Error from server (NotFound): pods "web" not found', ""),
     ],
 )

@@ -8,13 +8,14 @@ for each line; nothing here talks to a cluster.
 from __future__ import annotations
 
 import ast
+import difflib
 import getpass
 import hashlib
 import json
 import os
 import re
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,12 @@ def _check_numbers(job: TrainJob) -> None:
 
 
 def _check_settings(job: TrainJob, known: dict[str, Any]) -> None:
+    offered = sorted(set(known) - {"preset", "run", "checkpoints", "world"})
     for name, value in job.settings.items() if known else ():
-        if name not in known or name in ("preset", "run", "checkpoints", "world"):
-            raise KitError(f"Unknown setting {name!r}: {job.worker_script.name} knows {', '.join(sorted(known))}.")
+        if name not in offered:
+            likely = difflib.get_close_matches(name, [*offered, *(one.name for one in fields(TrainJob))], 1)
+            meant = f" (do you mean {likely[0]}?)" if likely else ""
+            raise KitError(f"Unknown setting {name!r}{meant}: {job.worker_script.name} knows {', '.join(offered)}.")
         kind = type(known[name])
         fits = isinstance(value, (int, float) if kind is float else kind)
         if not fits or isinstance(value, bool) != (kind is bool):

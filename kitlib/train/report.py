@@ -310,13 +310,13 @@ def plot_loss(records: Iterable[Record], unbroken: Iterable[Record] | None = Non
         plain = rec.loss_curve(other)
         axis.plot(list(plain), list(plain.values()), "-", lw=6, color="#c9c9c9", label="unbroken run")
     axis.plot(list(curve), list(curve.values()), "-", lw=1.8, color=ACCENT, label="this run")
-    for part in rec.attempts(kept)[1:]:
+    for number, part in enumerate(rec.attempts(kept)[1:]):
         axis.axvline(part["resumed_from"], ls="--", lw=1.4, color=INK)
-        axis.annotate(f"resumed from step {part['resumed_from']}", (part["resumed_from"], 0.96),
+        axis.annotate(f"resumed from step {part['resumed_from']}", (part["resumed_from"], 0.96 - 0.08 * (number % 8)),
                       xytext=(6, 0), textcoords="offset points", xycoords=("data", "axes fraction"), va="top",
                       fontsize=11)  # fmt: skip
     axis.set(xlabel="step", ylabel="loss (nats per byte)")
-    axis.legend(fontsize=11, frameon=False, loc="lower left")
+    axis.legend(fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     first, last = min(curve), max(curve)
     figure.words += f" From {curve[first]:.2f} at step {first} to {curve[last]:.2f} at step {last}."
     return figure
@@ -366,7 +366,7 @@ def plot_network(
     measured = float(np.median([max(one["t_compute"] for one in step.values()) for step in steps]))
     compute = compute_ms / 1e3 if compute_ms else measured
     source = "as given" if compute_ms else f"measured in this run on {where(kept)}"
-    speeds = np.logspace(-1, 4, 200)
+    speeds = np.logspace(min(-1, np.log10(gbit_per_s) - 0.5), max(4, np.log10(gbit_per_s) + 0.5), 200)
     cost = np.array([ring_all_reduce_seconds(size, ranks, speed) for speed in speeds])
     mine = ring_all_reduce_seconds(size, ranks, gbit_per_s)
     caption = (
@@ -385,7 +385,9 @@ def plot_network(
         axis.axvline(speed, lw=0.8, color="#cccccc", zorder=0)
         axis.annotate(name, (speed, 0.98), rotation=90, fontsize=10.5, color=INK, ha="right", va="top",
                       xycoords=("data", "axes fraction"))  # fmt: skip
+    low, high = cost[-1] / 2, max(1.5 * cost[0], cost[-1] / 2 * (2 * compute / cost[-1]) ** 1.6)  # names stay free
     axis.set(xlabel="network speed B (Gbit/s)", ylabel="time (ms)", xlim=(speeds[0], speeds[-1]))
+    axis.set_ylim(low * 1e3, high * 1e3)
     figure.words += f" At {gbit_per_s:g} Gbit/s: {mine * 1e3:.3g} ms."
     return figure
 

@@ -334,7 +334,7 @@ class Run:
         if state.phase == "Failed":
             raise TrainingFailed("\n".join([*self._failures(state), f"The Job has given up: {state.message}"]))
         if state.phase == "Deleted":
-            raise KitError(f"Run {self.name} was deleted.")
+            raise KitError(f"Run {self.name} was deleted; `train.submit(...)` starts a new one.")
         return self
 
     def _follow(self, bar: Progress, deadline: float | None, until: Callable[[list[Record]], bool] | None) -> State:

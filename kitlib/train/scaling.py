@@ -65,14 +65,17 @@ def scaling_study(
         options: More of what `train.describe` takes, the same for every run.
 
     Raises:
-        KitError: A number is impossible.
+        KitError: A number is impossible, or the cluster cannot hold the largest world.
         TrainingFailed: A run failed.
     """
     sizes = list(worlds)
     if not sizes or min(sizes) < 1 or repeats < 1 or steps < 10:
         raise KitError("A study needs worlds of at least 1, repeats of at least 1 and at least 10 steps.")
-    from kitlib.train import submit
+    from kitlib.train import preflight, submit
 
+    room = None if start else preflight(workers=max(sizes), steps=steps, **options)
+    if room and room.possible < max(sizes):
+        raise KitError(f"A study of {max(sizes)} ranks would wait for ever. {room}")
     order, found = random.Random(0), Study([])
     say(f"{repeats * len(arms_of(sizes))} runs of {steps} steps, one after the other, each with Pods of its own:")
     for repeat in range(repeats):

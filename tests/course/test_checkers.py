@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from harness import eventually
 
@@ -107,7 +108,7 @@ WRONG: list[tuple[str, list[str], Any, str]] = [  # exercise, commands, answer, 
     ("08.3", [deployment("hungry", "busybox", ["false"], {"memory": "165Mi"})], ..., "rollout"),
     ("08.4", [CRASHER, TYPO, "set env deployment/crasher TOKEN=x"], ..., "typo"),
     ("08.4", [CRASHER, TYPO, "set image deployment/typo main=busybox"], ..., "crasher"),
-    ("09.1", [], [12, 0], "mean"),
+    ("09.1", [], np.array([12.0, 0.0]), "mean"),
     ("09.1", [], [3, 1], "position"),
     ("09.2", [], 124e6 * 4, "size"),
     ("09.2", [], 7 / 4 * 124e6, "four bytes"),

@@ -117,6 +117,7 @@ def test_checkpoints_are_a_folder_on_the_embedded_cluster_and_the_users_choice_e
         ({"batch_size": 10**9}, "fits no GPU"),
         ({"batch_size": "many"}, "must be of type int"),
         ({"colour": "blue"}, "Unknown setting 'colour'"),
+        ({"worker": 2}, "do you mean workers?"),
         ({"name": "Not A Name"}, "cannot name a run"),
         ({"checkpoints": "cloud"}, "write auto, none, pvc:CLAIM or hostpath:/FOLDER"),
         ({"min_workers": 3}, "more than the 2 workers"),

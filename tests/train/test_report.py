@@ -88,9 +88,9 @@ def test_another_models_gradients_are_compared_with_its_own_compute_time() -> No
     assert "94 ms (as given)" in words and "measured in this run" not in words
 
 
-def study() -> Study:
+def study(repeats: int = 3) -> Study:
     found = []
-    for repeat in range(3):
+    for repeat in range(repeats):
         for arm in arms_of([1, 2, 4]):
             for copy in range(arm.world if arm.kind == "copies" else 1):
                 world = 1 if arm.kind == "copies" else arm.world
@@ -111,3 +111,5 @@ def test_the_scaling_figure_draws_both_ceilings_and_marks_more_ranks_than_cores(
     words = texts(study().plot())
     for part in ("ideal", "machine", "no DDP", "Weak scaling", "contended", "simulated GPU (CPU)"):
         assert part in words
+    assert "median of 3 runs in random order, bar = 95 % interval" in words.replace("\n", " ")
+    assert "Point = one run" in texts(study(repeats=1).plot())

@@ -23,6 +23,7 @@ from kitlib.course.look import require
 )
 def mean_gradient(cluster: Any, answer: Any) -> str:
     """The mean of [3, -2], [1, 2], [5, 0], [3, 0] is [3, 0]."""
+    answer = answer.tolist() if hasattr(answer, "tolist") else answer
     require(isinstance(answer, Sequence) and len(answer) == 2, "The answer is a list of two numbers.")
     require([float(x) for x in answer] != [12.0, 0.0], "That is the sum. DDP needs the mean.")
     require(

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from kitlib.course.exercise import exercise
-from kitlib.course.look import pods, read, require
+from kitlib.course.look import number, pods, read, require
 
 
 @exercise(
@@ -46,8 +46,7 @@ def straggler(cluster: Any, answer: Any) -> str:
     """The rank that the run `straggler` was told to slow down."""
     job = read(cluster.batch.read_namespaced_job, "Job", "straggler", cluster.namespace)
     slow = json.loads(job.metadata.annotations["kit/train"])["settings"]["slow_rank"]
-    require(isinstance(answer, int), f"The answer is the number of a rank, not {answer!r}.")
-    require(answer == slow, f"Rank {answer} waits for another one: look at `t_compute`, not at the whole step.")
+    require(number(answer) == slow, f"Rank {answer} waits for another one: look at `t_compute`, not at the whole step.")
     return f"Rank {slow} computes longest in every step, and DDP makes all the others wait for it."
 
 
