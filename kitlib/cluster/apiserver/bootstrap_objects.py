@@ -17,6 +17,8 @@ from kitlib.cluster.objects import Object
 
 _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _LABELS = {"component": "apiserver", "provider": "kubernetes"}
+_COMPONENTS = ("controller-manager", "etcd-0", "scheduler")
+"""One process with the API server here, so that whoever gets an answer has them healthy."""
 _PRIORITIES = {
     "system-cluster-critical": (2000000000, "cluster"),
     "system-node-critical": (2000001000, "node"),
@@ -38,6 +40,9 @@ def ensure(rest: REST, config: ClusterConfig, address: str, endpoint: tuple[str,
     _ensure(rest, "services", "default", _service(address, port))
     _ensure(rest, "endpoints", "default", _endpoints(host, port))
     _ensure(rest, "endpointslices.discovery.k8s.io", "default", _endpoint_slice(host, port))
+    for name in _COMPONENTS:
+        conditions = [{"type": "Healthy", "status": "True", "message": "ok"}]
+        _ensure(rest, "componentstatuses", "", {"metadata": {"name": name}, "conditions": conditions})
     for name, (value, what) in _PRIORITIES.items():
         text = f"Used for system critical pods that must run in the cluster{_moved(what)}."
         obj: Object = {"metadata": {"name": name}, "value": value, "description": text}

@@ -19,7 +19,6 @@ from multidict import CIMultiDict
 
 from kitlib.cluster.apiserver import deletion, errors, requestinfo, subresources
 from kitlib.cluster.apiserver import options as opts
-from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.auth import User
 from kitlib.cluster.apiserver.documents import discovery, documents
 from kitlib.cluster.apiserver.negotiation import Accepted, accepted, decode_object, decode_patch, encode, media_type
@@ -59,14 +58,19 @@ def answer(body: bytes, code: int = 200, as_yaml: bool = False, warnings: Iterab
             "Content-Type": "application/yaml" if as_yaml else "application/json",
         }
     )
+    response = web.Response(body=body if as_yaml else body + b"\n", status=code, headers=headers)
+    _warn(response, warnings)
+    return response
+
+
+def _warn(response: web.StreamResponse, warnings: Iterable[str]) -> None:
     left = MAX_WARNING_TEXT
     for text in islice(warnings, MAX_WARNINGS):
         left -= len(text)
         if left < 0:
             break
         quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-        headers.add("Warning", f'299 - "{"".join(c for c in quoted if c.isprintable())}"')
-    return web.Response(body=body if as_yaml else body + b"\n", status=code, headers=headers)
+        response.headers.add("Warning", f'299 - "{"".join(c for c in quoted if c.isprintable())}"')
 
 
 def failure(error: ApiError) -> web.Response:
@@ -115,11 +119,14 @@ class Handlers:
             raise errors.method_not_allowed()
         query = _query(request.raw_path.partition("?")[2])
         if method == "GET":
-            return await self._get(request, info, kind, query)
+            response = await self._get(request, info, kind, query)
+            if kind.deprecation and not response.prepared:
+                _warn(response, [kind.deprecation])
+            return response
         body = await _read_body(request)
         apply = media_type(request.headers.get("Content-Type", "")) == APPLY_PATCH and method == "PATCH"
         options = opts.write_options(query, _manager(request), _OPTIONS[method], apply)
-        if isinstance(kind, CustomKind) and kind.deprecation:
+        if kind.deprecation:
             options.warnings.append(kind.deprecation)
         if method == "DELETE":
             return self._delete(request, info, kind, query, body, options)

@@ -42,7 +42,8 @@ def clone(value: Any) -> Any:
 
 def _patch_object(patch: Any) -> Object:
     if not isinstance(patch, dict):
-        found = "array" if isinstance(patch, list) else "value"
+        kinds = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+        found = kinds.get(type(patch), "value")
         raise errors.bad_request(f"json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
     if too_deep(patch):
         raise errors.bad_request("the patch is nested too deeply")

@@ -63,10 +63,20 @@ class Kind:
         return f"{self.kind}List"
 
     @property
+    def deprecation(self) -> str:
+        """Warning for whoever uses this kind; empty for none."""
+        return _DEPRECATED.get(self.resource, "")
+
+    @property
     def stored(self) -> bool:
         """Whether objects of this kind are kept (reviews are only answered)."""
         return "get" in self.verbs
 
+
+_DEPRECATED = {
+    "componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
+    "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
 
 # group/version, then one line per kind: plural Kind scope(N|C) short names, categories, subresources, [model]
 _TABLE = """

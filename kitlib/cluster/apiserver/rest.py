@@ -163,7 +163,7 @@ class REST:
         meta["creationTimestamp"] = rfc3339_now()
         defaults.apply_defaults(kind, obj)
         admission.admit_create(kind, obj, self.config.settings, self.lister)
-        causes = self._allocate(kind, obj, None) or validate_create(kind, obj)
+        causes = validate_create(kind, obj) or self._allocate(kind, obj)
         if not causes and not meta.get("name"):
             causes = [{"reason": "FieldValueRequired", "message": _NAME_REQUIRED, "field": "metadata.name"}]
         _refuse(kind, obj, causes)
@@ -207,11 +207,9 @@ class REST:
                 break
         return name
 
-    def _allocate(self, kind: Kind, obj: Object, old: Object | None) -> list[errors.Cause]:
+    def _allocate(self, kind: Kind, obj: Object) -> list[errors.Cause]:
         if kind.resource != "services":
             return []
-        if old is not None:
-            services.keep_allocated(obj, old)
         uid = obj["metadata"]["uid"]
         others = [each for each in self.lister("services", None) if each["metadata"]["uid"] != uid]
         return services.allocate(obj, others, self.network)
@@ -338,7 +336,9 @@ class REST:
     def _complete_update(self, kind: Kind, new: Object, old: Object) -> None:
         defaults.apply_defaults(kind, new)
         admission.admit_update(kind, new, old, self.lister)
-        causes = self._allocate(kind, new, old) or validate_update(kind, new, old)
+        if kind.resource == "services":
+            services.keep_allocated(new, old)
+        causes = validate_update(kind, new, old) or self._allocate(kind, new)
         _refuse(kind, new, causes + new_finalizers(new["metadata"], old["metadata"]))
 
     def commit(self, kind: Kind, entry: Entry, new: Object, options: WriteOptions) -> Object:

@@ -11,17 +11,18 @@ from functools import lru_cache
 from typing import Any
 
 from kitlib.cluster.apiserver.errors import bad_request
+from kitlib.cluster.apiserver.validation.fielderrors import label_value, qualified_name
 from kitlib.cluster.objects import Object
 
 Predicate = Callable[[Object], bool]
 Requirement = tuple[str, str, frozenset[str]]
 """Key, operator (`in`, `notin`, `exists`, `!`, `gt`, `lt`), values."""
 
-_PART = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_PART}")
-_VALUE = re.compile(rf"(?:{_PART})?")
 _SET = re.compile(r"(\S+)\s+(in|notin)\s*\(([^()]*)\)")
-_SIMPLE = re.compile(r"([^\s=!<>]+)\s*(?:(==|=|!=|>|<)\s*([^\s=!<>]*))?")
+_WORDS = re.compile(r"==|!=|[=!<>(),]|[^\s=!<>(),]+")
+_PUNCTUATION = ("=", "==", "!=", "!", "<", ">", "(", ")", ",")
+_PREFIX = "unable to parse requirement: "
+_SIMPLE = re.compile(r"([^\s=!<>()]+)\s*(?:(==|=|!=|>|<)\s*([^\s=!<>()]*))?")
 
 _POD = "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork"
 _INVOLVED = "kind namespace name uid apiVersion resourceVersion fieldPath"
@@ -68,19 +69,37 @@ def _requirement(part: str) -> Requirement:
         return _checked(part[1:].strip(), "!", frozenset())
     match = _SIMPLE.fullmatch(part)
     if not match:
-        raise ValueError(f"found '{part}', expected: a requirement such as 'key=value'")
+        raise ValueError(_complaint(part))
     operator = {None: "exists", "=": "in", "==": "in", "!=": "notin", ">": "gt", "<": "lt"}[match[2]]
     return _checked(match[1], operator, frozenset() if match[2] is None else frozenset([match[3]]))
 
 
+def _complaint(part: str) -> str:
+    """Return what the parser of Kubernetes says about a part that is no requirement."""
+    words = [*_WORDS.findall(part), "", ""]
+    if not part:
+        return "found '', expected: identifier after ','"
+    if words[0] in _PUNCTUATION:
+        return f"found '{words[0]}', expected: !, identifier, or 'end of string'"
+    if words[1] in ("in", "notin"):
+        wanted = f"found '{words[2]}' expected: '('" if words[2] != "(" else "found '', expected: ',' or ')'"
+        return f"{_PREFIX}{wanted}"
+    if words[1] not in _PUNCTUATION or words[1] in "()":
+        return f"{_PREFIX}found '{words[1]}', expected: in, notin, =, ==, !=, gt, lt"
+    if words[2] in _PUNCTUATION:
+        return f"{_PREFIX}found '{words[2]}', expected: identifier"
+    return f"found '{words[3]}', expected: ',' or 'end of string'"
+
+
 def _checked(key: str, operator: str, values: frozenset[str]) -> Requirement:
-    if not _KEY.fullmatch(key):
-        raise ValueError(f'key: Invalid value: "{key}": name part must consist of alphanumeric characters')
+    for why in qualified_name(key):
+        raise ValueError(f'{_PREFIX}key: Invalid value: "{key}": {why}')
     for value in values:
-        if not _VALUE.fullmatch(value):
-            raise ValueError(f'values[0][{key}]: Invalid value: "{value}": a valid label must be 63 characters or less')
+        for why in label_value(value):
+            raise ValueError(f'{_PREFIX}values[0][{key}]: Invalid value: "{value}": {why}')
         if operator in ("gt", "lt") and not re.fullmatch(r"-?\d{1,18}", value):
-            raise ValueError("for 'Gt', 'Lt' operators, the value must be an integer")
+            why = "for 'Gt', 'Lt' operators, the value must be an integer"
+            raise ValueError(f'{_PREFIX}values[0]: Invalid value: "{value}": {why}')
     return key, operator, values
 
 
@@ -109,7 +128,7 @@ def label_requirements(selector: str) -> tuple[Requirement, ...]:
     try:
         return tuple(_requirement(part) for part in split(selector)) if selector.strip() else ()
     except ValueError as error:
-        raise bad_request(f"unable to parse requirement: {error}") from error
+        raise bad_request(str(error)) from error
 
 
 def selector_text(selector: Object | None) -> str:

@@ -42,9 +42,6 @@ def allocate(service: Object, others: Iterable[Object], network: IPv4Network) ->
     causes = _allocate_address(spec, taken, network)
     if spec.get("type") in ("NodePort", "LoadBalancer"):
         causes += _allocate_ports(spec, taken)
-    else:
-        for port in spec.get("ports") or ():
-            port.pop("nodePort", None)
     return causes
 
 
@@ -59,8 +56,12 @@ def keep_allocated(new: Object, old: Object) -> None:
         spec.pop("externalTrafficPolicy", None)
     ports = {_port_key(port): port.get("nodePort") for port in before.get("ports") or ()}
     for port in spec.get("ports") or ():
-        if not port.get("nodePort") and ports.get(_port_key(port)):
-            port["nodePort"] = ports[_port_key(port)]
+        known = ports.get(_port_key(port))
+        if spec.get("type") not in ("NodePort", "LoadBalancer"):
+            if known and port.get("nodePort") == known:
+                del port["nodePort"]
+        elif not port.get("nodePort") and known:
+            port["nodePort"] = known
 
 
 def _port_key(port: Object) -> tuple[Any, str]:

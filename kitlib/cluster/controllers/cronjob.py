@@ -54,21 +54,30 @@ class CronJobController(Controller):
     def _known(self, cron_job: Object, jobs: list[Object]) -> Object:
         """Return the status with the Jobs that run now, and tell of those that have ended."""
         status = deep_copy(cron_job.get("status") or {})
-        running = {job["metadata"]["uid"]: job for job in jobs if not _is_finished(job)}
         by_uid = {job["metadata"]["uid"]: job for job in jobs}
-        for reference in status.get("active") or ():
-            job = by_uid.get(reference["uid"])
-            if job is None:
-                text = f"Active job went missing: {reference['name']}"
-                self._ctx.events.event(cron_job, "Normal", "MissingJob", text)
-            elif _is_finished(job):
-                end = "Complete" if condition_true(job, "Complete") else "Failed"
-                text = f"Saw completed job: {job['metadata']['name']}, condition: {end}"
-                self._ctx.events.event(cron_job, "Normal", "SawCompletedJob", text)
-                if end == "Complete":
-                    status["lastSuccessfulTime"] = job["status"]["completionTime"]
-        status["active"] = [object_reference(job) for job in running.values()]
+        active = {reference["uid"]: reference["name"] for reference in status.get("active") or ()}
+        for uid, name in active.items():
+            if uid not in by_uid:
+                self._ctx.events.event(cron_job, "Normal", "MissingJob", f"Active job went missing: {name}")
+        status["active"] = []
+        for uid, job in by_uid.items():
+            if _is_finished(job):
+                self._note_end(cron_job, job, status, uid in active)
+            elif uid in active or SCHEDULED_AT in (job["metadata"].get("annotations") or {}):
+                status["active"].append(object_reference(job))
+            else:
+                text = f"Saw a job that the controller did not create or forgot: {job['metadata']['name']}"
+                self._ctx.events.event(cron_job, "Warning", "UnexpectedJob", text)
         return status
+
+    def _note_end(self, cron_job: Object, job: Object, status: Object, was_active: bool) -> None:
+        complete = condition_true(job, "Complete")
+        if was_active:
+            text = f"Saw completed job: {job['metadata']['name']}, condition: {'Complete' if complete else 'Failed'}"
+            self._ctx.events.event(cron_job, "Normal", "SawCompletedJob", text)
+        if complete:
+            ended = job["status"]["completionTime"]
+            status["lastSuccessfulTime"] = max(status.get("lastSuccessfulTime") or ended, ended)
 
     async def _start_due(self, cron_job: Object, jobs: list[Object], status: Object) -> None:
         spec, now = cron_job["spec"], self._ctx.clock.now()

@@ -365,6 +365,9 @@ async def test_services_get_addresses_of_their_own(api: API) -> None:
     assert taken.code == 422 and "provided IP is already allocated" in taken.message
     outside = await api.post(SERVICES, service("two", clusterIP="10.96.0.1"))
     assert outside.code == 422 and "is not in the valid range" in outside.message
+    bad = await api.post(SERVICES, service("two", clusterIP="10.96.0.1", ports=[{"port": 0, "nodePort": 30001}]))
+    assert "spec.ports[0].port: Invalid value: 0" in bad.message and "clusterIP" not in bad.message
+    assert "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'" in bad.message
 
 
 async def test_node_ports_are_given_out_and_kept(api: API) -> None:
@@ -386,6 +389,15 @@ async def test_the_kubernetes_service_leads_to_the_api_server(api: API) -> None:
     assert spec["clusterIP"] == "127.77.128.1" and spec["ports"][0]["port"] == 443
     endpoints = (await api.get("/api/v1/namespaces/default/endpoints/kubernetes")).body
     assert endpoints["subsets"][0]["ports"][0]["port"] == api.config.port
+
+
+async def test_deprecated_kinds_warn_whoever_uses_them(api: API) -> None:
+    shown = await api.get("/api/v1/componentstatuses")
+    assert shown.names == ["controller-manager", "etcd-0", "scheduler"]
+    assert shown.headers["Warning"] == '299 - "v1 ComponentStatus is deprecated in v1.19+"'
+    endpoints = await api.get("/api/v1/namespaces/default/endpoints/kubernetes")
+    assert "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice" in endpoints.headers["Warning"]
+    assert "Warning" not in (await api.get("/api/v1/nodes")).headers
 
 
 async def test_events_have_two_faces(api: API) -> None:

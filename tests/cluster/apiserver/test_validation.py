@@ -343,3 +343,32 @@ def test_endpoints_hold_ip_addresses():
     assert problems(text, subsets=[subset]) == [
         'subsets[0].addresses[1].ip: Invalid value: "web": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
     ]
+
+
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: i, namespace: default}
+spec: {rules: [{host: foo.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+"""
+FIRST = "spec__rules__0__http__paths__0__"
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, []),
+        ({f"{FIRST}pathType": None}, [".pathType: Required value: pathType must be specified"]),
+        ({f"{FIRST}path": "x"}, ['.path: Invalid value: "x": must be an absolute path']),
+        ({f"{FIRST}backend__service__port": {}}, [".backend: Required value: port name or number is required"]),
+        ({f"{FIRST}backend": {}}, ['.backend: Invalid value: "": resource or service backend is required']),
+    ],
+)
+def test_an_ingress_needs_a_path_and_a_whole_backend(changes, wanted):
+    assert problems(INGRESS, **changes) == [f"spec.rules[0].http.paths[0]{each}" for each in wanted]
+
+
+def test_an_ingress_needs_a_name_of_dns_as_its_host():
+    (problem,) = problems(INGRESS, spec__rules__0__host="BAD_host")
+    assert problem.startswith('spec.rules[0].host: Invalid value: "BAD_host": a lowercase RFC 1123 subdomain must')
+    assert problems(INGRESS, spec__rules__0__host="*.foo.com") == []

@@ -124,6 +124,13 @@ async def test_a_cronjob_makes_a_job_at_its_time_and_keeps_three(slow_lab: Lab) 
     scheduled = int((lab.clock.now() - 1) // 60)
     assert f"tick-{scheduled}" in names
     assert f"Created job tick-{scheduled}" in await lab.events("SuccessfulCreate")
+    owner = {**(await lab.list("jobs.batch"))[0]["metadata"]["ownerReferences"][0]}
+    by_hand = job("by-hand")
+    by_hand["metadata"]["ownerReferences"] = [owner]
+    await lab.client.create("jobs.batch", by_hand, "default")
+    (text,) = await lab.until(lambda: lab.events("UnexpectedJob"))
+    assert text == "Saw a job that the controller did not create or forgot: by-hand"
+    assert not (await lab.get("cronjobs.batch", "tick"))["status"].get("active")
 
 
 @pytest.mark.parametrize(

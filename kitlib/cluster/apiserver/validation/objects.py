@@ -34,7 +34,8 @@ _IP_VERSIONS = {"IPv4": 4, "IPv6": 6}
 def service(found: FieldErrors, obj: Object) -> None:
     """Check a Service."""
     spec = obj["spec"]
-    kind, ports, headless = spec.get("type"), spec.get("ports") or (), spec.get("clusterIP") == "None"
+    kind, ports = spec.get("type"), spec.get("ports") or ()
+    headless = "None" in (spec.get("clusterIP"), *(spec.get("clusterIPs") or ()))
     if not ports and not headless and kind != "ExternalName":
         found.required("spec.ports")
     if headless and kind in ("LoadBalancer", "NodePort"):
@@ -275,17 +276,46 @@ def ingress(found: FieldErrors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     if not spec.get("rules") and not spec.get("defaultBackend"):
         found.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified")
+    if spec.get("defaultBackend"):
+        _check_backend(found, "spec.defaultBackend", spec["defaultBackend"])
     for index, rule in enumerate(spec.get("rules") or ()):
+        host = rule.get("host", "")
+        if host:
+            found.each(f"spec.rules[{index}].host", host, dns_subdomain(host.removeprefix("*.")))
         for position, item in enumerate((rule.get("http") or {}).get("paths") or ()):
-            where, kind = f"spec.rules[{index}].http.paths[{position}]", item.get("pathType")
-            if not kind:
-                found.required(f"{where}.pathType", "pathType must be specified")
-            elif kind not in ("Exact", "ImplementationSpecific", "Prefix"):
-                found.not_supported(f"{where}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix"))
-            elif kind != "ImplementationSpecific" and not item.get("path", "").startswith("/"):
-                found.invalid(f"{where}.path", item.get("path", ""), "must be an absolute path")
-            if not ((item.get("backend") or {}).get("service") or {}).get("name"):
-                found.required(f"{where}.backend.service.name")
+            _check_path(found, f"spec.rules[{index}].http.paths[{position}]", item)
+
+
+def _check_path(found: FieldErrors, where: str, item: Object) -> None:
+    kind, path = item.get("pathType"), item.get("path", "")
+    if not kind:
+        found.required(f"{where}.pathType", "pathType must be specified")
+        return
+    if kind not in ("Exact", "ImplementationSpecific", "Prefix"):
+        found.not_supported(f"{where}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix"))
+    elif not path.startswith("/") and (path or kind != "ImplementationSpecific"):
+        found.invalid(f"{where}.path", path, "must be an absolute path")
+    _check_backend(found, f"{where}.backend", item.get("backend") or {})
+
+
+def _check_backend(found: FieldErrors, where: str, backend: Object) -> None:
+    service = backend.get("service")
+    if service is None:
+        if not backend.get("resource"):
+            found.invalid(where, "", "resource or service backend is required")
+        return
+    if backend.get("resource"):
+        found.invalid(where, "", "cannot set both resource and service backends")
+        return
+    if not service.get("name"):
+        found.required(f"{where}.service.name")
+    name, number = ((service.get("port") or {}).get(key) for key in ("name", "number"))
+    if name and number:
+        found.invalid(where, "", "cannot set both port name & port number")
+    elif name or number:
+        check_port(found, name or number, f"{where}.service.port.{'name' if name else 'number'}")
+    else:
+        found.required(where, "port name or number is required")
 
 
 def disruption_budget(found: FieldErrors, obj: Object) -> None:
