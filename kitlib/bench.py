@@ -7,16 +7,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import ssl
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -24,14 +23,17 @@ import psutil
 
 from kitlib.cluster import local
 from kitlib.connect import read_kubeconfigs, single_context
+from kitlib.errors import KitError
 from kitlib.kubectl import find_kubectl
+from kitlib.transport import connect_client
 
 Numbers = dict[str, float]
 OBJECTS = 500
 WATCHERS = 20
 V1, V2 = "gcr.io/google-samples/kubernetes-bootcamp:v1", "jocatalin/kubernetes-bootcamp:v2"
-DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
-CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
+NAMESPACE = "kit-bench"
+DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+CONFIGMAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 
 
 class Api:
@@ -51,55 +53,58 @@ class Api:
         """Return the decoded answer of one request.
 
         Raises:
-            RuntimeError: The server refused it.
+            KitError: The server refused it.
         """
         async with self.session.request(method, self.server + path, **options) as response:
             body = await response.read()
             if response.status >= 300:
-                raise RuntimeError(f"{method} {path}: {response.status} {body[:200]!r}")
+                raise KitError(f"{method} {path}: {response.status} {body[:200]!r}")
             return json.loads(body)
 
 
 def _credentials(kubeconfig: str) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+    """Return server, TLS context and headers for the current context, as the official client reads them."""
     config = read_kubeconfigs(kubeconfig)
-    chosen = single_context(config, str(config["current-context"]))
-    cluster, user = chosen["clusters"][0]["cluster"], chosen["users"][0]["user"]
-    authority = cluster.get("certificate-authority-data")
-    text = base64.b64decode(authority).decode() if authority else None
-    context = ssl.create_default_context(cafile=cluster.get("certificate-authority"), cadata=text)
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for key in ("client-certificate", "client-key"):
-            path = Path(user.get(key) or Path(folder) / key)
-            if user.get(f"{key}-data"):
-                path.write_bytes(base64.b64decode(user[f"{key}-data"]))
-            files.append(path)
-        if all(path.exists() for path in files):
-            context.load_cert_chain(files[0], files[1])
-    return (
-        cluster["server"].rstrip("/"),
-        context,
-        {"Authorization": f"Bearer {user['token']}"} if "token" in user else {},
-    )
+    settings = connect_client(single_context(config, str(config["current-context"]))).configuration
+    context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
+    if not settings.verify_ssl:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if settings.cert_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    bearer = settings.auth_settings().get("BearerToken")
+    return settings.host.rstrip("/"), context, {"Authorization": bearer["value"]} if bearer else {}
 
 
 def measure_api(kubeconfig: str, pods: int = 20) -> Numbers:
-    """Return one run of the API and workload measurements.
+    """Return one run of the API and workload measurements, made in a namespace of their own that goes afterwards.
 
     Args:
-        kubeconfig: Path of the kubeconfig; its current context is measured, in namespace default.
+        kubeconfig: Path of the kubeconfig; its current context is measured.
         pods: Replicas of the large Deployment.
 
     Returns:
         Rates in requests per second, times in seconds or milliseconds as the names say.
+
+    Raises:
+        KitError: The cluster cannot be reached, refuses, or is not done within three minutes.
     """
-    numbers = {"kubectl_get_pods_ms": _kubectl_get_pods(kubeconfig)}
-    return numbers | asyncio.run(_measure_api(kubeconfig, pods))
+    access = _credentials(kubeconfig)
+    _kubectl(kubeconfig, "create", "namespace", NAMESPACE)
+    try:
+        return {"kubectl_get_pods_ms": _kubectl_get_pods(kubeconfig)} | asyncio.run(
+            _measure_api(kubeconfig, access, pods)
+        )
+    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+        raise KitError(f"The cluster stopped answering: {error}") from error
+    finally:
+        _kubectl(kubeconfig, "delete", "namespace", NAMESPACE, "--ignore-not-found")
 
 
 def _kubectl(kubeconfig: str, *arguments: str) -> None:
-    argv = [str(find_kubectl()), f"--kubeconfig={kubeconfig}", *arguments]
-    subprocess.run(argv, check=True, capture_output=True, timeout=120)
+    options = [f"--kubeconfig={kubeconfig}", f"--namespace={NAMESPACE}", "--request-timeout=60s"]
+    done = subprocess.run([find_kubectl(), *options, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise KitError(f"kubectl {' '.join(arguments)}: {done.stderr.strip().splitlines()[-1]}")
 
 
 def _kubectl_get_pods(kubeconfig: str) -> float:
@@ -111,8 +116,8 @@ def _kubectl_get_pods(kubeconfig: str) -> float:
     return round(statistics.median(times[1:]) * 1e3, 1)
 
 
-async def _measure_api(kubeconfig: str, pods: int) -> Numbers:
-    server, context, headers = _credentials(kubeconfig)
+async def _measure_api(kubeconfig: str, access: tuple[str, ssl.SSLContext, dict[str, str]], pods: int) -> Numbers:
+    server, context, headers = access
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
@@ -163,7 +168,7 @@ async def _list_time(api: Api) -> float:
         listed = await api.call("GET", f"{CONFIGMAPS}?labelSelector=bench%3Dy")
         times.append(time.perf_counter() - begin)
         if len(listed["items"]) != 2 * OBJECTS:
-            raise RuntimeError(f"listed {len(listed['items'])} of {2 * OBJECTS}")
+            raise KitError(f"listed {len(listed['items'])} of {2 * OBJECTS}")
     return round(statistics.median(times) * 1e3, 1)
 
 
@@ -202,7 +207,7 @@ async def _workloads(api: Api, kubeconfig: str, pods: int) -> Numbers:
         return seen and all(status.get(f, 0) == count for f in ("readyReplicas", "replicas", "updatedReplicas"))
 
     async def gone() -> bool:
-        listed = await api.call("GET", "/api/v1/namespaces/default/pods?labelSelector=app%3Dbench")
+        listed = await api.call("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dbench")
         return not listed["items"]
 
     numbers: Numbers = {}
@@ -216,7 +221,6 @@ async def _workloads(api: Api, kubeconfig: str, pods: int) -> Numbers:
     for name, command, done in steps:
         await asyncio.to_thread(_kubectl, kubeconfig, *command)
         numbers[name] = await _until(done)
-    await asyncio.to_thread(_kubectl, kubeconfig, "delete", "deployment", "bench")
     return numbers
 
 
@@ -226,7 +230,7 @@ async def _until(done: Callable[[], Awaitable[bool]], limit: float = 180) -> flo
         if await done():
             return round(time.perf_counter() - begin, 3)
         await asyncio.sleep(0.02)
-    raise RuntimeError(f"not done within {limit:.0f} s")
+    raise KitError(f"not done within {limit:.0f} s")
 
 
 def measure_embedded(repeats: int = 3, idle_seconds: float = 20) -> dict[str, Any]:
@@ -255,7 +259,7 @@ def _one_cluster(idle_seconds: float) -> Numbers:
         os.environ["KIT_HOME"] = home
         try:
             begin = time.perf_counter()
-            subprocess.run(["kit", "up", "--nodes", "3"], check=True, capture_output=True, timeout=120)
+            _kit_up()
             numbers = {"kit_up_3_nodes_ready_s": round(time.perf_counter() - begin, 3)}
             numbers["memory_after_start_mb"] = local.status()["memory_mb"]
             numbers["idle_cpu_percent_of_a_core"] = _idle_cpu(idle_seconds)
@@ -269,6 +273,13 @@ def _one_cluster(idle_seconds: float) -> Numbers:
             os.environ.pop("KIT_HOME")
             if kept is not None:
                 os.environ["KIT_HOME"] = kept
+
+
+def _kit_up() -> None:
+    argv = [sys.executable, "-m", "kitlib", "up", "--nodes", "3"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        raise KitError(done.stderr.strip().removeprefix("kit: "))
 
 
 def _rss(state: dict[str, Any]) -> float:

@@ -19,17 +19,18 @@ from typing import Any, NoReturn
 import click
 
 from kitlib.cluster import local
+from kitlib.connect import choice
 from kitlib.errors import KitError
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-keep = click.option("--keep", is_flag=True, help="Leave a cluster that this command started running.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else there.")
+keep = click.option("--keep", is_flag=True, help="Stop no cluster and remove nothing at the end.")
 
 
 def main() -> None:
     """Run the `kit` command and turn errors into one line and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        sys.exit(kit.main(standalone_mode=False) or 0)
+        sys.exit(kit.main(prog_name="kit", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -40,6 +41,11 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has gone, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _fail(message: str) -> NoReturn:
@@ -62,7 +68,7 @@ def kit() -> None:
 
 @kit.command()
 @click.option("--nodes", type=int, help="Nodes, a kubelet each.  [default: 3]")
-@click.option("--gpus", type=int, help="GPUs per node: real ones where there are, else simulated.")
+@click.option("--gpus", type=int, help="GPUs per node.  [default: the machine's real ones, else simulated]")
 @click.option("--hollow", type=int, help="Nodes without a process, for lessons of scale.")
 @click.option("--port", type=int, help="Port of the API server.  [default: a free one]")
 @as_json
@@ -118,7 +124,10 @@ def status(as_json: bool) -> None:
 @kit.command()
 @click.option("--merge", is_flag=True, help="Also add the context `kit` to ~/.kube/config.")
 def kubeconfig(merge: bool) -> None:
-    """Print the path of the kubeconfig: export KUBECONFIG=$(kit kubeconfig)."""
+    """Print the path of the kubeconfig.
+
+    To use it: export KUBECONFIG=$(kit kubeconfig)
+    """
     path = local.kubeconfig_path()
     if merge:
         from kitlib.kubeconfig import merge_into
@@ -181,7 +190,10 @@ def train(
     workers: int, gpus_per_worker: int, preset: str, steps: int | None, out: Path, keep: bool, as_json: bool,
     image: str | None, node_selector: tuple[str, ...], toleration: tuple[str, ...], env: tuple[str, ...], **rest: Any,
 ) -> None:  # fmt: skip
-    """Train a small GPT with DDP as a Kubernetes Job and measure its throughput."""
+    """Train a small GPT with DDP as a Job.
+
+    Leaves metrics.json, the records and the figures in the folder of results.
+    """
     from kitlib.train import IMAGE, describe
     from kitlib.train.cli import train_command
 
@@ -211,10 +223,14 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 @click.option("--fast", is_flag=True, help="The notebooks' quick settings.")
 @keep
 def run(chapters: tuple[str, ...], out: Path, fast: bool, keep: bool) -> None:
-    """Run notebooks headless with papermill and keep the executed copies; all chapters unless some are named."""
-    from kitlib.notebooks import run_notebooks
+    """Run notebooks headless and keep the executed copies.
 
-    sys.exit(_on_cluster(lambda: run_notebooks(list(chapters), out, fast), keep))
+    All chapters unless some are named by their numbers. Exit code 1 says that one failed.
+    """
+    from kitlib.notebooks import find_notebooks, run_notebooks
+
+    paths = find_notebooks(chapters)  # refused before a cluster starts
+    sys.exit(_on_cluster(lambda: run_notebooks(paths, out, fast, keep), keep))
 
 
 def _on_cluster(work: Callable[[], int], keep: bool) -> int:
@@ -222,7 +238,7 @@ def _on_cluster(work: Callable[[], int], keep: bool) -> int:
 
     An embedded cluster that this had to start is stopped afterwards, also when this process is killed; unless `keep`.
     """
-    if os.environ.get("KIT_CLUSTER", "embedded") != "embedded":
+    if choice()[0] != "embedded":
         return _on_other_cluster(work, keep)
     state = local.up(owned=not keep)
     os.environ["KUBECONFIG"] = state["kubeconfig"]
@@ -246,27 +262,26 @@ def _on_other_cluster(work: Callable[[], int], keep: bool) -> int:
                 cluster.clean_up()
 
 
-def _chosen(context: str | None) -> str | None:
-    """Return the context that is meant: the one named, else the one that KIT_CLUSTER names; None is the embedded."""
-    kind, _, name = os.environ.get("KIT_CLUSTER", "").partition(":")
-    return context or {"context": name, "in-cluster": kind}.get(kind)
-
-
 @kit.command()
 @click.option("--context", help="A context of your kubeconfig.  [default: as KIT_CLUSTER says]")
 @click.option("--everyone", is_flag=True, help="Also what it made for other learners, and namespaces made for them.")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 def clean(context: str | None, everyone: bool, yes: bool) -> None:
-    """List what the kit made for you on a cluster and is still there, and remove it."""
+    """Remove what the kit made on a cluster.
+
+    Lists what it made for you and is still there, and asks first.
+    """
     from kitlib import preflight
     from kitlib.connect import open_context
 
-    cluster = open_context(_chosen(context))
+    cluster = open_context(context)
     found = preflight.left_behind(cluster, everyone)
     for kind, name in found:
         print(f"{kind} {name}")
     if not found:
         print("nothing of the kit is left")
+    elif not yes and not sys.stdin.isatty():
+        _fail("nothing was removed, for there is nobody to ask: --yes removes without asking")
     elif yes or click.confirm("remove these?"):
         preflight.remove(cluster, found)
         print(f"removed {len(found)}")
@@ -276,10 +291,13 @@ def clean(context: str | None, everyone: bool, yes: bool) -> None:
 @click.option("--context", help="Check this context of your kubeconfig in place of the embedded cluster.")
 @as_json
 def doctor(context: str | None, as_json: bool) -> None:
-    """Check that this machine, and the cluster, can run the kit; each line names its mend."""
+    """Check this machine and the cluster.
+
+    Each line says ok, warn or fail, and how to mend it. Exit code 2 says that something failed.
+    """
     from kitlib.doctor import check_all
 
-    findings = check_all(_chosen(context))
+    findings = check_all(context)
     if as_json:
         _print_json([vars(finding) for finding in findings])
     else:
@@ -307,9 +325,12 @@ def bench() -> None:
 
 
 @bench.command("cluster")
-@click.option("--repeats", default=3, show_default=True, help="Fresh clusters.")
+@click.option("--repeats", default=3, type=click.IntRange(min=1), show_default=True, help="Fresh clusters.")
 def bench_cluster(repeats: int) -> None:
-    """Start-up, memory, idle CPU, request rates and workloads of fresh embedded clusters."""
+    """Measure fresh embedded clusters.
+
+    Start-up, memory, idle CPU, request rates and workloads; takes about a minute each.
+    """
     from kitlib.bench import measure_embedded
 
     _print_json(measure_embedded(repeats))
@@ -317,9 +338,14 @@ def bench_cluster(repeats: int) -> None:
 
 @bench.command("api")
 @click.option("--kubeconfig", default=lambda: os.environ.get("KUBECONFIG"), help="[default: $KUBECONFIG]")
-@click.option("--pods", default=20, show_default=True, help="Replicas of the large Deployment.")
+@click.option(
+    "--pods", default=20, type=click.IntRange(min=4), show_default=True, help="Replicas of the large Deployment."
+)
 def bench_api(kubeconfig: str | None, pods: int) -> None:
-    """Request rates and workloads of any cluster."""
+    """Measure any cluster.
+
+    Request rates and workloads, in a namespace of their own that is removed at the end.
+    """
     from kitlib.bench import measure_api
 
     if not kubeconfig:
@@ -328,11 +354,20 @@ def bench_api(kubeconfig: str | None, pods: int) -> None:
 
 
 @bench.command("train")
-@click.option("--repeats", default=3, show_default=True, help="Pairs of runs, with and without the cluster.")
-@click.option("--steps", default=60, show_default=True, help="Training steps of each run.")
+@click.option(
+    "--repeats",
+    default=3,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Pairs of runs, with and without the cluster.",
+)
+@click.option("--steps", default=60, type=click.IntRange(min=10), show_default=True, help="Training steps of each run.")
 @keep
 def bench_train(repeats: int, steps: int, keep: bool) -> None:
-    """Training through the cluster against bare torchrun: throughput, first step, communication, memory."""
+    """Measure training against bare torchrun.
+
+    Throughput, first step, communication and memory, in pairs with and without the cluster.
+    """
     from kitlib.train.bench import bench_train as measure
 
     def work() -> int:

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kitlib.errors import KitError
+from kitlib.errors import KitError, refuse_windows
 from kitlib.home import kit_home
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def connect(chapter: str, *, context: str | None = None, confirm: str | None = N
     Raises:
         KitError: The cluster cannot be used; the message says why and what mends it.
     """
+    refuse_windows()
     from kitlib import session
 
     _use_loopback_directly()
@@ -68,22 +69,41 @@ def connect(chapter: str, *, context: str | None = None, confirm: str | None = N
     return cluster
 
 
-def open_context(context: str | None) -> Cluster:
+def choice(context: str | None = None) -> tuple[str, str]:
+    """Return which cluster is meant, without asking it: the engine and the name of the context.
+
+    Args:
+        context: A context of your kubeconfig, instead of `KIT_CLUSTER`.
+
+    Returns:
+        The engine is `embedded`, `context` or `in-cluster`; only `context` has a name, for the others it is "".
+
+    Raises:
+        KitError: `KIT_CLUSTER` says something else.
+    """
+    wish = f"context:{context}" if context else os.environ.get("KIT_CLUSTER") or "embedded"
+    engine, _, name = wish.partition(":")
+    if wish in ("embedded", "in-cluster") or (engine == "context" and name):
+        return engine, name
+    raise KitError(f"KIT_CLUSTER is {wish!r}; it must be `embedded`, `in-cluster` or `context:NAME`.")
+
+
+def open_context(context: str | None = None) -> Cluster:
     """Return a hold on a cluster without starting, making or changing anything.
 
     Args:
-        context: A context of your kubeconfig; `in-cluster` for the service account of the Pod we run in; None for
-            the embedded cluster.
+        context: A context of your kubeconfig, instead of `KIT_CLUSTER`.
 
     Raises:
         KitError: There is no such context, or no embedded cluster.
     """
     from kitlib import session
 
-    if context == "in-cluster":
-        return session.Cluster(context, _in_cluster())
-    if context is not None:
-        return session.Cluster("context", single_context(read_kubeconfigs(_outer), context))
+    engine, name = choice(context)
+    if engine == "in-cluster":
+        return session.Cluster(engine, _in_cluster())
+    if engine == "context":
+        return session.Cluster(engine, single_context(read_kubeconfigs(_outer), name))
     from kitlib.cluster import local
 
     config = read_kubeconfigs(str(local.kubeconfig_path()))
@@ -118,18 +138,15 @@ def slug(text: str) -> str:
 
 
 def _choose(context: str | None, confirm: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the engine (`embedded`, `context` or `in-cluster`) and a kubeconfig with one context."""
-    wish = f"context:{context}" if context else os.environ.get("KIT_CLUSTER", "embedded")
-    if wish == "embedded":
-        return "embedded", _embedded()
-    if wish == "in-cluster":
-        return "in-cluster", _in_cluster()
-    if wish.startswith("context:"):
-        name = wish.removeprefix("context:")
-        config = read_kubeconfigs(_outer)
-        _refuse_production(name, config, confirm)
-        return "context", single_context(config, name)
-    raise KitError(f"KIT_CLUSTER is {wish!r}; it must be `embedded`, `in-cluster` or `context:NAME`.")
+    """Return the engine (see `choice`) and a kubeconfig with one context."""
+    engine, name = choice(context)
+    if engine == "embedded":
+        return engine, _embedded()
+    if engine == "in-cluster":
+        return engine, _in_cluster()
+    config = read_kubeconfigs(_outer)
+    _refuse_production(name, config, confirm)
+    return engine, single_context(config, name)
 
 
 def _refuse_production(name: str, config: dict[str, Any], confirm: str | None) -> None:
@@ -199,7 +216,11 @@ def read_kubeconfigs(paths: str | None) -> dict[str, Any]:
             merged.setdefault("current-context", content.get("current-context") or "")
             for section in ("contexts", "clusters", "users"):
                 merged[section] += [_absolute(entry, file.parent) for entry in content.get(section) or []]
-        except (yaml.YAMLError, AttributeError, OSError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
+            raise KitError(
+                f"{file} is no kubeconfig: `contexts`, `clusters` and `users` are lists of names."
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise KitError(f"{file} cannot be read as a kubeconfig: {str(error).splitlines()[0]}.") from error
     if not merged["contexts"]:
         raise KitError(f"No kubeconfig with a context in {', '.join(map(str, files))}; KUBECONFIG names the file.")
@@ -207,7 +228,7 @@ def read_kubeconfigs(paths: str | None) -> dict[str, Any]:
 
 
 def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a kubeconfig entry whose file names no longer depend on where the file lies."""
+    """Return a named kubeconfig entry whose file names no longer depend on where the file lies."""
     inner: dict[str, Any] = dict(entry.get("cluster") or entry.get("user") or {})
     for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
         if inner.get(key):
@@ -215,14 +236,14 @@ def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     command = (inner.get("exec") or {}).get("command", "")
     if os.sep in command:
         inner["exec"] = {**inner["exec"], "command": str(folder / command)}
-    return {**entry, **{kind: inner for kind in ("cluster", "user") if kind in entry}}
+    return {**entry, "name": str(entry["name"]), **{kind: inner for kind in ("cluster", "user") if kind in entry}}
 
 
 def single_context(config: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a kubeconfig with nothing but one context.
 
     Raises:
-        KitError: There is no such context, or it names a cluster or user that is missing.
+        KitError: There is no such context, or it names a cluster or user that is missing, or no server.
     """
     contexts = {entry["name"]: entry.get("context") or {} for entry in reversed(config["contexts"])}
     if name not in contexts:
@@ -231,8 +252,12 @@ def single_context(config: dict[str, Any], name: str) -> dict[str, Any]:
     for kind in ("cluster", "user"):
         entries = {entry["name"]: entry.get(kind) or {} for entry in reversed(config[f"{kind}s"])}
         if contexts[name].get(kind) not in entries:
-            raise KitError(f"Context {name!r} names the {kind} {contexts[name].get(kind)!r}, which is missing.")
+            named = f"{kind} {contexts[name][kind]!r}, which is missing" if contexts[name].get(kind) else f"no {kind}"
+            raise KitError(f"Context {name!r} names {named}: mend your kubeconfig, or choose another context.")
         parts[kind] = entries[contexts[name][kind]]
+    server = str(parts["cluster"].get("server", ""))
+    if not server.startswith(("https://", "http://")):
+        raise KitError(f"Context {name!r} has the server {server!r}: write its address as https://HOST:PORT.")
     return _kubeconfig(name, parts["cluster"], parts["user"], contexts[name].get("namespace"))
 
 

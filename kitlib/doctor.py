@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import psutil
 
+from kitlib import kubectl_program
 from kitlib.cluster import local
 from kitlib.cluster.bootstrap import ClusterError, count_real_gpus
 from kitlib.cluster.config import REAL_TIMES, Settings
+from kitlib.connect import choice
 from kitlib.home import kit_home
 
 
@@ -35,36 +37,47 @@ class Finding:
 
 
 def check_all(context: str | None = None) -> list[Finding]:
-    """Return the findings about this machine and about the embedded cluster, or about a kubeconfig context.
+    """Return the findings about this machine and about the cluster that is meant.
 
     Args:
-        context: Name of a context in the user's kubeconfig; None for the embedded cluster.
+        context: A context of your kubeconfig, instead of `KIT_CLUSTER`.
+
+    Raises:
+        KitError: `KIT_CLUSTER` cannot be understood.
     """
+    embedded = choice(context)[0] == "embedded"
     checks: list[Callable[[], Iterator[Finding]]] = [_python, _kubectl, _memory, _disk]
-    if context is None:
+    if embedded:
         checks += [_gpus, _addresses, _isolation, _embedded]
     findings = [finding for check in checks for finding in check()]
-    return findings + list(_context(context)) if context else findings
+    return findings if embedded else findings + list(_other(context))
 
 
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
     good = (3, 10) <= sys.version_info[:2] <= (3, 13)
     yield Finding("ok" if good else "fail", "Python", version if good else f"{version}: the kit needs 3.10 to 3.13")
-    if sys.platform == "win32":
-        yield Finding("fail", "system", "Windows itself can't run the embedded cluster: use WSL2")
 
 
 def _kubectl() -> Iterator[Finding]:
-    path = shutil.which("kubectl") or shutil.which("kubectl", path=str(kit_home() / "bin"))
+    path = kubectl_program.installed()
     if path is None:
-        text = "not on PATH, and the shell cells need it: conda install -c conda-forge kubernetes-client, "
-        text += "or apt-get install kubernetes-client, or https://kubernetes.io/docs/tasks/tools/"
-        yield Finding("warn", "kubectl", text)
+        yield Finding(
+            "warn", "kubectl", f"not found, and the notebooks' shell cells need it. {kubectl_program.HOW_TO_GET_IT}"
+        )
         return
-    answer = subprocess.run([path, "version", "--client", "-o", "json"], capture_output=True, text=True, timeout=20)
+    try:
+        command = [path, "version", "--client", "-o", "json"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("fail", "kubectl", f"{path} does not run ({error}): install it anew")
+        return
     version = answer.stdout.partition('"gitVersion": "')[2].partition('"')[0]
-    yield Finding("ok", "kubectl", f"{version} at {path}")
+    if version:
+        yield Finding("ok", "kubectl", f"{version} at {path}")
+    else:
+        said = (answer.stderr.strip() or "it said nothing").splitlines()[-1]
+        yield Finding("fail", "kubectl", f"{path} does not tell its version ({said}): install it anew")
 
 
 def _memory() -> Iterator[Finding]:
@@ -182,7 +195,7 @@ def differences() -> list[tuple[str, str, str]]:
     ]
 
 
-def _context(context: str) -> Iterator[Finding]:
+def _other(context: str | None) -> Iterator[Finding]:
     from kitlib.preflight import check_context
 
     for level, subject, text in check_context(context):

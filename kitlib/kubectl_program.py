@@ -18,25 +18,30 @@ PINNED_VERSION = "v1.36.2"
 
 DOWNLOADS = "https://dl.k8s.io/release"
 
+HOW_TO_GET_IT = (
+    "Get it with `conda install -c conda-forge kubernetes-client`, or from https://kubernetes.io/docs/tasks/tools/, "
+    "or let the kit fetch it: `python -c 'from kitlib import kubectl; kubectl.download()'` (about 60 MB)."
+)
+
+
+def installed() -> str | None:
+    """Return the path of kubectl: `$KIT_KUBECTL`, the one on PATH, or the one in KIT_HOME/bin; None without any."""
+    own = kit_home() / "bin" / "kubectl"
+    return shutil.which(os.environ.get("KIT_KUBECTL") or "kubectl") or (str(own) if os.access(own, os.X_OK) else None)
+
 
 def find_kubectl() -> str:
-    """Return the path of kubectl: `$KIT_KUBECTL`, the one on PATH, or the one in KIT_HOME/bin.
+    """Return the path of kubectl, see `installed`; fetch it if there is none and `KIT_DOWNLOAD_KUBECTL` is 1.
 
     Raises:
         KitError: There is none; the message says how to get it.
     """
-    chosen = os.environ.get("KIT_KUBECTL")
-    own = kit_home() / "bin" / "kubectl"
-    found = shutil.which(chosen or "kubectl") or (str(own) if os.access(own, os.X_OK) else None)
+    found = installed()
     if found:
         return found
     if os.environ.get("KIT_DOWNLOAD_KUBECTL") == "1":
         return str(download())
-    raise KitError(
-        "kubectl is not installed. Get it with `conda install -c conda-forge kubernetes-client`, or from "
-        "https://kubernetes.io/docs/tasks/tools/, or let the kit fetch it: `from kitlib import kubectl; "
-        "kubectl.download()` (about 60 MB)."
-    )
+    raise KitError(f"kubectl is not installed. {HOW_TO_GET_IT}")
 
 
 def download(version: str = PINNED_VERSION) -> Path:

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kitlib.errors import KitError
+
 CELL_LIMIT = 300
 """Seconds that one cell may take."""
-
-
-class NotebookError(ValueError):
-    """A chapter that does not exist, or a folder of notebooks that can't be found."""
 
 
 def notebooks_folder() -> Path:
     """Return the folder of the numbered notebooks: `notebooks/` of the clone, else of the current folder.
 
     Raises:
-        NotebookError: Neither has one.
+        KitError: Neither has one.
     """
     for folder in (Path(__file__).resolve().parents[1] / "notebooks", Path.cwd() / "notebooks"):
         if folder.is_dir():
             return folder
-    raise NotebookError("no folder notebooks/ here: run this in a clone of the kit")
+    raise KitError("There is no folder notebooks/ here: run this in a clone of the kit.")
 
 
-def find_notebooks(chapters: list[str]) -> list[Path]:
+def find_notebooks(chapters: Sequence[str] = ()) -> list[Path]:
     """Return the notebooks of the chapters, in order.
 
     Args:
         chapters: Numbers such as `01` or `1`, or beginnings of names; empty for all numbered notebooks.
 
     Raises:
-        NotebookError: A chapter has no notebook.
+        KitError: A chapter has no notebook.
     """
     present = sorted(path for path in notebooks_folder().glob("*.ipynb") if re.match(r"\d\d-", path.name))
     if not chapters:
@@ -43,9 +42,11 @@ def find_notebooks(chapters: list[str]) -> list[Path]:
     found = []
     for chapter in chapters:
         wanted = chapter.zfill(2) if chapter.isdigit() else chapter
-        matches = [path for path in present if path.name.startswith(wanted)]
+        matches = [path for path in present if wanted and path.name.startswith(wanted)]
         if not matches:
-            raise NotebookError(f"no chapter {chapter!r}: there are {', '.join(path.name[:2] for path in present)}")
+            raise KitError(
+                f"There is no chapter {chapter!r}: there are {', '.join(path.name[:2] for path in present)}."
+            )
         found += matches
     return found
 
@@ -96,31 +97,53 @@ def execute(path: Path, out: Path, parameters: dict[str, Any], cell_limit: int =
     return copy
 
 
-def run_notebooks(chapters: list[str], out: Path, fast: bool = False) -> int:
-    """Run chapters one after the other and print a line each.
+@contextlib.contextmanager
+def nothing_left(keep: bool = False) -> Iterator[None]:
+    """Remove what the block made on the cluster and came not to clean up, because it failed or was interrupted.
 
     Args:
-        chapters: See `find_notebooks`.
+        keep: Leave it there, to be looked at.
+    """
+    from kitlib import preflight
+    from kitlib.connect import open_context
+
+    cluster = open_context()
+    before = preflight.left_behind(cluster)
+    try:
+        yield
+    except BaseException:
+        if not keep:
+            with contextlib.suppress(KitError):  # the cluster may be what failed
+                preflight.remove(cluster, [one for one in preflight.left_behind(cluster) if one not in before])
+        raise
+
+
+def run_notebooks(paths: Iterable[Path], out: Path, fast: bool = False, keep: bool = False) -> int:
+    """Run notebooks one after the other and print a line each.
+
+    Args:
+        paths: The notebooks, such as `find_notebooks()`.
         out: Folder for the executed copies.
         fast: Quick settings.
+        keep: Leave on the cluster what a failed notebook made.
 
     Returns:
-        Exit code: 0 when all ran, 1 when one failed, 2 when a chapter does not exist.
+        Exit code: 0 when all ran, 1 when one failed.
+
+    Raises:
+        KitError: The cluster does not answer, or the copies cannot be written.
     """
     from papermill.exceptions import PapermillExecutionError
 
-    try:
-        paths = find_notebooks(chapters)
-    except NotebookError as error:
-        print(f"kit: {error}", file=sys.stderr)
-        return 2
     failed = 0
     for path in paths:
         begin = time.monotonic()
         try:
-            run_notebook(path, out.absolute(), fast)
+            with nothing_left(keep):
+                run_notebook(path, out.absolute(), fast)
             print(f"ok    {path.name}  {time.monotonic() - begin:5.1f} s  {out / path.name}", flush=True)
         except PapermillExecutionError as error:
             failed += 1
-            print(f"FAIL  {path.name}  cell {error.exec_count}: {error.ename}: {error.evalue}  {out / path.name}")
+            reason = str(error.evalue).strip().partition("\n")[0]
+            print(f"FAIL  {path.name}  cell {error.exec_count}: {error.ename}: {reason}  {out / path.name}", flush=True)
     return 1 if failed else 0

@@ -6,6 +6,7 @@ Everything is asked of the Kubernetes API alone. Every finding is `(level, subje
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from urllib3.exceptions import HTTPError
 from kitlib import assigned
 from kitlib.connect import learner, open_context, slug
 from kitlib.errors import KitError
+from kitlib.home import kit_home
 from kitlib.session import GPU, LABELS, Cluster, gpus
 from kitlib.train.job import IMAGE
 
@@ -49,14 +51,14 @@ RIGHTS = [
 """What the chapters do: (verb, API group, resource)."""
 
 
-def check_context(name: str) -> Iterator[Line]:
-    """Yield the findings about one context of the user's kubeconfig, most basic first.
+def check_context(context: str | None = None) -> Iterator[Line]:
+    """Yield the findings about a cluster that somebody else runs, most basic first.
 
     Args:
-        name: Name of the context.
+        context: A context of your kubeconfig, instead of `KIT_CLUSTER`.
     """
     try:
-        cluster = open_context(name)
+        cluster = open_context(context)
         with cluster.errors():
             version = client.VersionApi(cluster.api).get_code(_request_timeout=20)
     except KitError as error:
@@ -270,7 +272,7 @@ def _assigned(cluster: Cluster) -> Iterator[tuple[Path, str, list[assigned.Thing
 
 
 def remove(cluster: Cluster, found: list[tuple[str, str]]) -> None:
-    """Delete what `left_behind` found.
+    """Delete what `left_behind` found, and the files of its chapters on this machine.
 
     Raises:
         KitError: The cluster refuses.
@@ -280,6 +282,7 @@ def remove(cluster: Cluster, found: list[tuple[str, str]]) -> None:
             space, _, job = name.partition("/")
             if kind == "namespace":
                 cluster.core.delete_namespace(name, _request_timeout=20)
+                shutil.rmtree(kit_home() / "files" / name, ignore_errors=True)
             elif kind == "job":
                 _delete_job(cluster, space, job)
         for file, space, _ in list(_assigned(cluster)):

@@ -110,7 +110,7 @@ class Cluster:
             return f"{server} answered {error.status}: {said}{kubectl.mend(said)}"
         if isinstance(error, ConfigException):
             return f"Context {self.context!r} cannot be used: {error}"
-        return f"No answer from {server} (context {self.context!r}): {restart}."
+        return f"No answer from {server} (context {self.context!r}): {restart}"
 
     def open_namespace(self, wanted: str, labels: dict[str, str]) -> None:
         """Make the chapter's namespace, or come back to it.
@@ -411,7 +411,7 @@ class Cluster:
     def _node(self, verb: str, name: str) -> None:
         if not self.embedded:
             raise KitError("Only nodes of the embedded cluster may be switched off from a notebook.")
-        words = [sys.executable, "-c", "from kitlib.cli import main; main()", "node", verb, name]
+        words = [sys.executable, "-m", "kitlib", "node", verb, name]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         print(done.stdout, end="")
         if done.returncode:
@@ -467,10 +467,3 @@ def gpus(nodes: list[Any]) -> str:
 
 def _is_ready(node: Any) -> bool:
     return any(item.type == "Ready" and item.status == "True" for item in node.status.conditions or [])
-
-
-def _message(error: ApiException) -> str:
-    """Return the API server's own sentence."""
-    with contextlib.suppress(Exception):
-        return str(yaml.safe_load(error.body)["message"])
-    return str(error.reason)

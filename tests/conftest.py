@@ -65,7 +65,7 @@ def namespace(cluster: EmbeddedCluster) -> Iterator[str]:
     made = cluster.kubectl("create", "-f", "-", "-o", "name", stdin=json.dumps(_namespace())).stdout
     name = made.strip().partition("/")[2]
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def _namespace() -> dict:

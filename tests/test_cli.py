@@ -7,10 +7,22 @@ import os
 import socket
 import stat
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness import EmbeddedCluster, eventually, processes_of
+
+from kitlib import bench
+
+
+@pytest.fixture(scope="module")
+def nothing_started(make_home: Callable[[], EmbeddedCluster]) -> Iterator[EmbeddedCluster]:
+    """A KIT_HOME for commands that must be refused; at the end nothing runs in it."""
+    refusing = make_home()
+    yield refusing
+    assert refusing.status()["engine"] is None
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -37,15 +49,48 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         (["train", "--workers", "-1"], ["workers"]),
         (["train", "--steps", "0"], ["steps"]),
         (["run", "77"], ["77"]),
+        (["run", ""], ["''"]),
+        (["bench", "cluster", "--repeats", "0"], ["--repeats"]),
+        (["bench", "train", "--steps", "1"], ["--steps"]),
+        (["bench", "api", "--kubeconfig", "/no/such"], ["/no/such"]),
         (["kubeconfig"], ["kit up"]),
         (["node", "kill", "node-1"], ["kit up"]),
     ],
 )
 def test_bad_arguments_are_one_line_and_start_nothing(
-    own_cluster: EmbeddedCluster, arguments: list[str], words: list[str]
+    nothing_started: EmbeddedCluster, arguments: list[str], words: list[str]
 ) -> None:
-    assert_one_line(own_cluster.kit(*arguments, code=2), *words)
-    assert own_cluster.status()["engine"] is None
+    assert_one_line(nothing_started.kit(*arguments, code=2), *words)
+
+
+@pytest.mark.parametrize("command", ["doctor", "clean", "train", "run"])
+@pytest.mark.parametrize("choice", ["minikube", "context:"])
+def test_a_choice_that_is_none_is_refused_by_every_command(
+    nothing_started: EmbeddedCluster, command: str, choice: str
+) -> None:
+    asked = EmbeddedCluster(nothing_started.home, {**nothing_started.env, "KIT_CLUSTER": choice})
+    assert_one_line(asked.kit(command, code=2), choice, "context:NAME")
+
+
+def test_on_windows_itself_the_way_is_told() -> None:
+    unknown = ("fcntl", "termios", "pwd", "grp", "resource", "pty")
+    code = f"import sys; sys.platform = 'win32'; sys.modules.update(dict.fromkeys({unknown}))\n"
+    code += "from kitlib.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert_one_line(done, "WSL2")
+
+
+def test_output_that_nobody_reads_is_no_error(nothing_started: EmbeddedCluster) -> None:
+    command = f"{sys.executable} -m kitlib status | true"
+    done = subprocess.run(["bash", "-c", command], env=nothing_started.env, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_results_that_cannot_be_written_are_named(cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = cluster.kit("run", "00", "--out", str(tmp_path / "file" / "out"), code=2)
+    assert_one_line(done, str(tmp_path / "file"), "Not a directory")
 
 
 def test_a_busy_port_is_named(own_cluster: EmbeddedCluster) -> None:
@@ -161,10 +206,40 @@ def test_doctor_finds_nothing_wrong_with_a_running_cluster(cluster: EmbeddedClus
     assert all(finding["level"] in ("ok", "warn") for finding in findings)
 
 
-def test_a_kubeconfig_that_points_nowhere_is_named(own_cluster: EmbeddedCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["#!/bin/sh\nexit 3\n", "no program"])
+def test_doctor_names_a_kubectl_that_does_not_work(
+    nothing_started: EmbeddedCluster, tmp_path: Path, program: str
+) -> None:
+    broken = tmp_path / "kubectl"
+    broken.write_text(program)
+    broken.chmod(0o755)
+    asked = EmbeddedCluster(nothing_started.home, {**nothing_started.env, "KIT_KUBECTL": str(broken)})
+    findings = json.loads(asked.kit("doctor", "--json", code=2).stdout)
+    (kubectl,) = [finding for finding in findings if finding["subject"] == "kubectl"]
+    assert kubectl["level"] == "fail"
+    assert str(broken) in kubectl["text"]
+
+
+def test_clean_removes_what_is_listed_but_asks_first(cluster: EmbeddedCluster, namespace: str) -> None:
+    cluster.kubectl("label", "namespace", namespace, "app.kubernetes.io/part-of=kit")
+    asked = cluster.kit("clean", code=2)
+    assert f"namespace {namespace}" in asked.stdout
+    assert "--yes" in asked.stderr
+    assert "removed" in cluster.kit("clean", "--yes").stdout
+    assert eventually(lambda: cluster.kubectl("get", "namespace", namespace, code=None).returncode)
+
+
+def test_a_measured_cluster_is_as_it_was_before(cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "OBJECTS", 10)
+    before = cluster.kubectl("get", "namespaces", "-o", "name").stdout
+    numbers = bench.measure_api(str(cluster.home / "kubeconfig"), pods=4)
+    assert all(value > 0 for value in numbers.values()), numbers
+    assert cluster.kubectl("get", "namespaces", "-o", "name").stdout == before
+
+
+def test_a_kubeconfig_that_points_nowhere_is_named(nothing_started: EmbeddedCluster, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(json.dumps({"contexts": [{"name": "somewhere", "context": {}}]}))
-    env = {**own_cluster.env, "KUBECONFIG": str(config), "KIT_CLUSTER": "context:nowhere"}
-    asked = EmbeddedCluster(own_cluster.home, env)
+    env = {**nothing_started.env, "KUBECONFIG": str(config), "KIT_CLUSTER": "context:nowhere"}
+    asked = EmbeddedCluster(nothing_started.home, env)
     assert_one_line(asked.kit("train", code=2), "nowhere", "somewhere")
-    assert eventually(lambda: own_cluster.status()["engine"] is None)

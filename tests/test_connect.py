@@ -172,11 +172,36 @@ def test_several_kubeconfig_files_are_merged_and_file_names_made_absolute(tmp_pa
     assert [entry["name"] for entry in connecting.single_context(merged, "y")["contexts"]] == ["y"]
 
 
-def test_a_damaged_kubeconfig_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"contexts: [", "cannot be read as a kubeconfig"),
+        (b"\xff\xfe\x00", "cannot be read as a kubeconfig"),
+        (b"only words", "is no kubeconfig"),
+        (b"contexts: [lab]", "is no kubeconfig"),
+        (b"contexts: [{context: {cluster: lab}}]", "is no kubeconfig"),
+    ],
+)
+def test_a_damaged_kubeconfig_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "config"
-    path.write_text("contexts: [")
-    with pytest.raises(KitError, match=f"{path} cannot be read as a kubeconfig"):
+    path.write_bytes(content)
+    with pytest.raises(KitError, match=f"{path} {said}"):
         connecting.read_kubeconfigs(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda config: config["contexts"][0].pop("context"), "names no cluster"),
+        (lambda config: config["clusters"].clear(), "names cluster '.*', which is missing"),
+        (lambda config: config["clusters"][0].update(cluster={"server": "lab.example"}), "https://"),
+    ],
+)
+def test_a_context_that_leads_nowhere_is_named(change: Callable[[Any], object], said: str) -> None:
+    config = kubeconfig("https://one", "x")
+    change(config)
+    with pytest.raises(KitError, match=said):
+        connecting.single_context(config, "x")
 
 
 def test_in_cluster_needs_a_service_account(kernel: Path) -> None:

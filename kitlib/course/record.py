@@ -35,12 +35,16 @@ def read() -> dict[str, dict[str, Any]]:
 
 
 def _write(exercises: dict[str, dict[str, Any]]) -> None:
-    """Replace the file in one step, so that a killed kernel never leaves half a record."""
+    """Replace the file in one step, so that a killed kernel never leaves half a record; say so if that fails."""
     file = record_file()
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps({"schema": SCHEMA, "exercises": exercises}, indent=1))
-    os.replace(partial, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.write_text(json.dumps({"schema": SCHEMA, "exercises": exercises}, indent=1))
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        print(f"Not kept in your record: {file} cannot be written ({error.strerror}); KIT_PROGRESS names another file.")
 
 
 def _entry(exercises: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def kit_node(verb: str, name: str) -> None:
     Raises:
         RuntimeError: The command failed; its last line says why.
     """
-    command = [sys.executable, "-c", "from kitlib.cli import main; main()", "node", verb, name]
+    command = [sys.executable, "-m", "kitlib", "node", verb, name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()

@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 
 from kitlib.course.exercise import CORRECT, NOT_ATTEMPTED, all_exercises
 from kitlib.notebooks import execute as run_headless
+from kitlib.notebooks import run_notebooks
 from notebooks.course_files import CHAPTERS, SOLUTIONS, code, is_code, name_of, read, with_twins
 
 CELL_LIMIT = 90
@@ -126,3 +127,14 @@ def test_a_chapter_goes_on_after_its_kernel_was_killed(path: Path, school: Embed
     run_cells(notebook, [i for i in every if i < middle], path.parent, kill=True)
     run_cells(notebook, every[:2] + [i for i in every if i > middle], path.parent)
     assert is_code(notebook.cells[1], "parameters")
+
+
+def test_a_notebook_that_fails_is_told_and_leaves_nothing(
+    school: EmbeddedCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = ['import kitlib; cluster = kitlib.connect("99"); cluster.folder', "%kubectl create configmap one", "1 / 0"]
+    broken = tmp_path / "99-broken.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), broken)
+    assert run_notebooks([broken], tmp_path / "out") == 1
+    assert "cell 3: ZeroDivisionError: division by zero" in capsys.readouterr().out
+    assert "division by zero" in (tmp_path / "out" / broken.name).read_text()

@@ -1,0 +1,23 @@
+"""`python -m kitlib`, and the `kit` command: what can be said before the system's own modules are imported."""
+
+from __future__ import annotations
+
+import sys
+
+from kitlib.errors import KitError, refuse_windows
+
+
+def main() -> None:
+    """Run the `kit` command."""
+    try:
+        refuse_windows()
+    except KitError as error:
+        print(f"kit: {error}", file=sys.stderr)
+        sys.exit(2)
+    from kitlib.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()
