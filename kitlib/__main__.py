@@ -11,12 +11,13 @@ def main() -> None:
     """Run the `kit` command."""
     try:
         refuse_windows()
+        from kitlib import cli
     except KitError as error:
         print(f"kit: {error}", file=sys.stderr)
         sys.exit(2)
-    from kitlib.cli import main
-
-    main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli.main()
 
 
 if __name__ == "__main__":
