@@ -32,8 +32,9 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 WIDE_TABLES = """<style>
 .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stdout"] pre { white-space: pre; overflow-x: auto; }
+.jp-OutputArea-output:is([data-mime-type$=".stderr"], [data-mime-type$=".error"]) pre { word-break: normal; }
 </style>"""
-"""JupyterLab breaks long lines in the middle of a word, which makes a riddle of a table; this lets it scroll."""
+"""JupyterLab breaks long lines in the middle of a word. Tables scroll instead, and sentences break between words."""
 
 _current: list[Cluster] = []
 _outer = os.environ.get("KUBECONFIG")

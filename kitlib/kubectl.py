@@ -271,7 +271,7 @@ def _one(line: str, stdin: str | None, names: dict[str, Any]) -> str:
     if expected and not failed:
         raise KubectlError(f"kubectl {shlex.join(words)} was meant to fail, but it succeeded.", 0)
     if failed and not expected:
-        raise KubectlError(f"{_ended(result)}{mend(result.stderr)}", result.code)
+        raise KubectlError(f"{_ended(result)}{_unfilled(words) or mend(result.stderr)}", result.code)
     return result.stdout
 
 
@@ -283,14 +283,28 @@ def _ended(result: Result) -> str:
 
 
 MENDS = {
+    r"dialing backend|:10250/": "The Pod's node is silent: `%kubectl get nodes` shows it, `cluster.start_node(NAME)` helps.",
     r"connection refused|was refused": "No cluster answers there: the set-up cell, or `kit up`, starts it again.",
     r"already exists|AlreadyExists": "It is there from before: go on with it, or `%kubectl delete` it first.",
     r'namespaces "[^"]+" not found': "The chapter's namespace is gone: the set-up cell makes it again.",
+    r'"kubernetes-bootcamp" not found': "A cell further up makes it, or the set-up cell does.",
     r"yaml: line": "Look there and just above for a tab, a missing colon, or an indentation out of line.",
     r"unknown field": "That name is misspelt or stands under the wrong parent: `%kubectl explain` has them all.",
     r"is immutable|only be modified in tandem": "It cannot change any more: `%kubectl delete` the object, then apply.",
 }  # fmt: skip
 """What kubectl's message leaves open, by a pattern in that message."""
+
+
+def _unfilled(words: list[str]) -> str:
+    """Return what helps when a name in braces stayed in the command, because no cell has set it."""
+    left = next(filter(None, (NAME.search(word) for word in words if "jsonpath" not in word)), None)
+    return f" There is no `{left[1]}` in this notebook: run the cell that sets it first." if left else ""
+
+
+def with_mend(message: str) -> str:
+    """Return a message as a sentence, and after it what helps."""
+    help_ = mend(message)
+    return f"{message.rstrip('. ')}.{help_}" if help_ else message
 
 
 def mend(message: str) -> str:
@@ -361,7 +375,7 @@ class Background:
                     break
         self.stop()
         reason = said.decode(errors="replace").strip() or f"no answer in {wait:g} s"
-        raise KubectlError(f"kubectl {shlex.join(self._words)} did not start: {reason}{mend(reason)}")
+        raise KubectlError(f"kubectl {shlex.join(self._words)} did not start: {with_mend(reason)}")
 
     @property
     def alive(self) -> bool:

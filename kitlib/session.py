@@ -106,8 +106,7 @@ class Cluster:
         if isinstance(error, ApiException) and error.status == 403:
             return f"Your account in context {self.context!r} lacks a right: {message_of(error)}"
         if isinstance(error, ApiException) and error.status:
-            said = message_of(error)
-            return f"{server} answered {error.status}: {said}{kubectl.mend(said)}"
+            return f"{server} answered {error.status}: {kubectl.with_mend(message_of(error))}"
         if isinstance(error, ConfigException):
             return f"Context {self.context!r} cannot be used: {error}"
         return f"No answer from {server} (context {self.context!r}): {restart}"
@@ -181,9 +180,11 @@ class Cluster:
         """Take over a namespace that exists: ours from before, or one that was assigned."""
         ours = (found.metadata.labels or {}).get("app.kubernetes.io/part-of") == "kit"
         if not ours and not assigned:
+            delete = f"Delete it (`kubectl delete namespace {self.namespace}`)"
+            other = delete if self.embedded else "Choose another name with KIT_LEARNER"
             raise KitError(
-                f"Namespace {self.namespace!r} exists and is not the kit's. Choose another name with KIT_LEARNER, or "
-                f"say that it is yours to use with KIT_NAMESPACE={self.namespace}."
+                f"Namespace {self.namespace!r} exists and is not the kit's. {other}, or say that it is yours to use "
+                f"with KIT_NAMESPACE={self.namespace}."
             )
         self.owns_namespace = ours and not assigned
         self.resumed = True

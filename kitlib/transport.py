@@ -11,6 +11,7 @@ import contextlib
 import linecache
 import logging
 import re
+import sys
 import traceback
 from typing import Any
 
@@ -29,6 +30,14 @@ FORBIDDEN = re.compile(
 )
 """How an API server says that RBAC refuses."""
 
+INTERRUPTED = "you interrupted this cell; what the cluster was told before goes on."
+UNKNOWN = (
+    "A slip of the pen, or a cell above has not run. After a restart of the kernel, run the two cells at the top, the "
+    "values and the set-up, then go on from the heading of your section."
+)
+NO_PYTHON = (
+    "This is a command, not Python: in a notebook it begins with a sign, as in `%kubectl get pods` or `!kit status`."
+)
 GONE = "Is the cluster there? The set-up cell, or `kit up`, starts the embedded one again."
 
 own_namespaces: set[str] = set()
@@ -95,7 +104,7 @@ def _explained() -> Any:
         raise
 
 
-def _show_in_short(error: Exception, sentence: str) -> None:
+def _show_in_short(error: BaseException, sentence: str) -> None:
     """Let a notebook show the learner's own line and a sentence in place of the client's traceback.
 
     IPython asks an exception how it wants to be shown; outside a notebook nothing is different.
@@ -107,7 +116,7 @@ def _show_in_short(error: Exception, sentence: str) -> None:
     error._render_traceback_ = lines  # type: ignore[attr-defined]
 
 
-def line_in_the_cell(error: Exception) -> list[str]:
+def line_in_the_cell(error: BaseException) -> list[str]:
     """Return number and text of the notebook's own line that an exception came through last; none outside one."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
               if frame.f_globals.get("__name__") == "__main__"]  # fmt: skip
@@ -165,7 +174,10 @@ def message_of(error: ApiException) -> str:
 
 
 def show_and_go_on(shell: Any) -> None:
-    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell; a broken watch in short.
+    """Let an IPython shell show `NotAllowed` as its sentence and go on with the next cell, and other ends in short.
+
+    A watch that breaks and a cell that is interrupted are the learner's own line and a sentence; after a name that is
+    not known, or a command without its sign, a sentence says what to do.
 
     IPython has a hook for showing an exception in a way of one's own, but counts the cell as failed all the same, so
     that "run all" would stop there. The cell ends here as well; it only does not count as failed.
@@ -180,13 +192,29 @@ def show_and_go_on(shell: Any) -> None:
             result.error_in_exec = None
         return ended
 
-    def handler(shell: Any, kind: type, error: Exception, trace: Any, tb_offset: int | None = None) -> None:
+    def handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
         if isinstance(error, NotAllowed):
             print(error)
             return
-        _show_in_short(error, f"the connection broke in the middle of an answer. {GONE}")
-        shell.showtraceback((kind, error, trace))
+        if isinstance(error, urllib3.exceptions.ProtocolError):
+            _show_in_short(error, f"the connection broke in the middle of an answer. {GONE}")
+        elif isinstance(error, KeyboardInterrupt) and not hasattr(error, "_render_traceback_"):
+            _show_in_short(error, INTERRUPTED)
+        if isinstance(error, SyntaxError):
+            shell.showsyntaxerror()
+        else:
+            shell.showtraceback((kind, error, trace))
+        if advice := _advice(error):
+            print(advice, file=sys.stderr)
 
     forgiving.forgives = True  # type: ignore[attr-defined]
     shell.run_code = forgiving
-    shell.set_custom_exc((NotAllowed, urllib3.exceptions.ProtocolError), handler)
+    own = (NotAllowed, urllib3.exceptions.ProtocolError, KeyboardInterrupt, NameError, SyntaxError)
+    shell.set_custom_exc(own, handler)
+
+
+def _advice(error: BaseException) -> str:
+    """Return what there is to say after the usual slips of somebody who is new to notebooks."""
+    if isinstance(error, SyntaxError):
+        return NO_PYTHON if re.match(r"\s*\$?\s*(kubectl|kit)\s", error.text or "") else ""
+    return UNKNOWN if isinstance(error, NameError) else ""

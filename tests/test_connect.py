@@ -308,7 +308,7 @@ def test_the_namespace_is_labelled(embedded: EmbeddedCluster) -> None:
 
 def test_a_namespace_of_somebody_else_is_left_alone(embedded: EmbeddedCluster) -> None:
     embedded.kubectl("create", "namespace", "kit-taken")
-    with pytest.raises(KitError, match="exists and is not the kit's"):
+    with pytest.raises(KitError, match="exists and is not the kit's.*kubectl delete namespace kit-taken"):
         kitlib.connect("taken")
     embedded.kubectl("get", "namespace", "kit-taken")
     embedded.kubectl("delete", "namespace", "kit-taken")

@@ -125,6 +125,15 @@ def test_how_a_command_ended_is_told(result: tuple[int, str, str], word: str) ->
     assert word in kubectl._ended(kubectl.Result(*result))
 
 
+@pytest.mark.parametrize(
+    ("line", "missing"), [("fail {POD}", "`POD`"), ("fail {pod.name}", "`pod.name`"), ("fail -o jsonpath={end}", "")]
+)
+def test_a_name_that_no_cell_has_set_is_named(shell: Any, line: str, missing: str) -> None:
+    with pytest.raises(kubectl.KubectlError) as caught:
+        kubectl.magic(line, None, {})
+    assert missing in str(caught.value) and ("run the cell that sets it" in str(caught.value)) is bool(missing)
+
+
 def test_a_failure_that_is_meant_goes_on(shell: Any) -> None:
     run(shell, "%kubectl --fails fail").raise_error()
     assert shell.user_ns["_exit_code"] == 7
@@ -349,8 +358,12 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
         ('strict decoding error: unknown field "spec.template.spec.restartPolice"', "misspelt"),
         ("Deployment is invalid: spec.selector: Invalid value: {}: field is immutable", "`%kubectl delete` the object"),
         ('Error from server (NotFound): pods "web" not found', ""),
+        ('Error from server (NotFound): deployments.apps "kubernetes-bootcamp" not found', "set-up cell"),
+        ("error dialing backend: dial tcp 127.1.0.1:10250: connect: connection refused", "start_node"),
+        ('Get "https://127.1.0.1:10250/containerLogs/a/b/c": dial tcp: connection refused', "start_node"),
     ],
 )
 def test_a_failure_that_kubectl_leaves_open_comes_with_its_mend(said: str, mend: str) -> None:
     found = kubectl.mend(said)
     assert mend in found and bool(found) == bool(mend)
+    assert not mend or f". {found.strip()}" in kubectl.with_mend(said)

@@ -101,6 +101,29 @@ def test_a_watch_that_breaks_is_shown_in_short_and_fails_the_cell(capsys: pytest
         InteractiveShell.clear_instance()
 
 
+@pytest.mark.parametrize(
+    ("cell", "shown", "advice"),
+    [
+        ("raise KeyboardInterrupt", ["----> 1 raise KeyboardInterrupt", "KeyboardInterrupt: you interrupted"], ""),
+        ("x = fast", ["NameError"], "the values and the set-up"),
+        ("kubectl get pods", ["SyntaxError"], "%kubectl"),
+        ("if True print(1)", ["SyntaxError"], ""),
+    ],
+)
+def test_the_usual_slips_of_a_learner_are_followed_by_what_to_do(
+    capsys: pytest.CaptureFixture[str], cell: str, shown: list[str], advice: str
+) -> None:
+    shell = InteractiveShell.instance()
+    try:
+        transport.show_and_go_on(shell)
+        assert not shell.run_cell(cell).success
+        said = capsys.readouterr()
+        assert all(words in said.out for words in shown)
+        assert advice in said.err and bool(said.err) == bool(advice)
+    finally:
+        InteractiveShell.clear_instance()
+
+
 def _nowhere() -> client.Configuration:
     settings = transport.configuration()
     settings.host, settings.retries = "http://127.0.0.1:1", transport.Patience(0)

@@ -48,7 +48,7 @@ def check(name: str, answer: Any = ...) -> Result:
     """
     exercise = find(name)
     result = exercise.check(answer)
-    record.note_check(name, result.outcome)
+    record.note_check(exercise.name, result.outcome)
     return result
 
 
@@ -63,11 +63,11 @@ def hint(name: str, number: int | None = None) -> Message:
         KitError: There is no such exercise.
     """
     exercise = find(name)
-    given = record.note_hint(name) if number is None else number
+    given = record.note_hint(exercise.name) if number is None else number
     position = max(1, min(given, len(exercise.hints)))
     left = len(exercise.hints) - position
     more = f" ({left} more)" if left else ""
-    last = "" if left else f'\n\nThat was the last hint; `course.solution("{name}")` shows a way.'
+    last = "" if left else f'\n\nThat was the last hint; `course.solution("{exercise.name}")` shows a way.'
     return Message(f"Hint {position} of {len(exercise.hints)}{more}", exercise.hints[position - 1] + last)
 
 
@@ -81,5 +81,5 @@ def solution(name: str) -> Message:
         KitError: There is no such exercise.
     """
     exercise = find(name)
-    record.note_solution(name)
-    return Message(f"Solution {name}", f"```\n{exercise.solution.strip()}\n```")
+    record.note_solution(exercise.name)
+    return Message(f"Solution {exercise.name}", f"```\n{exercise.solution.strip()}\n```")

@@ -153,10 +153,11 @@ def find(name: str) -> Exercise:
         KitError: There is none of that number.
     """
     known = {entry.name: entry for entry in all_exercises()}
-    if name not in known:
-        near = [other for other in known if other.startswith(str(name)[:2])] or list(known)
+    full = str(name).zfill(4)  # 5.1 stands for 05.1
+    if full not in known:
+        near = [other for other in known if other.startswith(full[:2])] or list(known)
         raise KitError(f"There is no exercise {name!r}; there are {', '.join(near)}.")
-    return known[name]
+    return known[full]
 
 
 def all_exercises() -> list[Exercise]:

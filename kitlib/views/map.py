@@ -37,6 +37,8 @@ QUIET_SECONDS = 0.12
 DONE = {"kill": "done; nobody tells the cluster, which learns of it by the silence in some seconds", "start": "done"}
 """What there is to say after a button of a node: one that was powered off is called Ready for a while."""
 
+START = "The set-up cell, or `kit up`, starts the embedded cluster again; KUBECONFIG may name another that runs."
+
 Json = dict[str, Any]
 
 
@@ -116,10 +118,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
             while not follower.synced.wait(0.05) and time.monotonic() < deadline:
                 if follower.problem:
                     self.close()
-                    raise KitError(
-                        f"{follower.problem} at {self._api.configuration.host}: start a cluster with `kit up`, "
-                        "or set KUBECONFIG to one that runs"
-                    )
+                    raise KitError(f"{follower.problem} at {self._api.configuration.host}. {START}")
 
     def _scene(self) -> Json:
         def known(name: str) -> list[Any]:
@@ -234,10 +233,7 @@ def cluster_map(
     try:
         embedded = access.is_embedded(api)
     except (HTTPError, OSError) as error:
-        raise KitError(
-            f"the API server {api.configuration.host} does not answer: start a cluster with `kit up`, "
-            "or set KUBECONFIG to one that runs"
-        ) from error
+        raise KitError(f"The API server {api.configuration.host} does not answer. {START}") from error
     action = node_action or (kit_node if embedded else None)
     where = namespace or access.current_namespace()
     return ClusterMap(api, where, services=services, node_action=action)

@@ -56,8 +56,9 @@ def _asked(url: str, requests: int) -> dict[str, int]:
     answers = [ask(url) for _ in range(requests)]
     counts = count(answers, "pod")
     if not counts:
-        last = _said(answers[-1].text) if answers else "none"
-        raise KitError(f"No request was answered well, the last one with: {last}. Is a Pod of the Service ready?")
+        last = answers[-1] if answers else None
+        words = (_said(last.text) or f"status {last.status}") if last else "none"
+        raise KitError(f"No request was answered well, the last one with: {words}. Is a Pod of the Service ready?")
     return counts
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kitlib import KitError, course
+from kitlib.course.exercise import find
 
 
 def test_hints_come_one_after_the_other_and_are_counted(record: Path) -> None:
@@ -26,6 +27,10 @@ def test_a_solution_that_was_seen_is_noted(record: Path) -> None:
 def test_an_unknown_exercise_names_those_that_exist() -> None:
     with pytest.raises(KitError, match=r"no exercise '05.9'; there are 05.1, 05.2, 05.3"):
         course.check("05.9")
+
+
+def test_the_zero_in_front_of_a_number_may_be_left_out() -> None:
+    assert find(5.1) is find("5.1") is find("05.1")
 
 
 def test_a_damaged_record_is_put_aside(record: Path) -> None:

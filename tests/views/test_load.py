@@ -15,13 +15,14 @@ from views.waiting import until
 
 class App(BaseHTTPRequestHandler):
     status, version, count = 200, 1, 0
+    body = "Hello Kubernetes bootcamp! | Running on: web-{count} | v={version}\n"
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         pass
 
     def do_GET(self) -> None:  # noqa: N802
         App.count += 1
-        body = f"Hello Kubernetes bootcamp! | Running on: web-{App.count % 2} | v={App.version}\n".encode()
+        body = App.body.format(count=App.count % 2, version=App.version).encode()
         self.send_response(App.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -31,11 +32,13 @@ class App(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     App.status, App.version = 200, 1
+    text = App.body
     server = ThreadingHTTPServer(("127.0.0.1", 0), App)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()
     server.server_close()
+    App.body = text
 
 
 def test_the_loop_tells_versions_failures_and_pods_apart(url: str) -> None:
@@ -79,3 +82,9 @@ def test_load_spread_counts_pods(url: str) -> None:
 def test_load_spread_of_a_service_without_pods_is_one_clear_line() -> None:
     with pytest.raises(KitError, match="No request was answered well"):
         views.load_spread("http://127.0.0.1:9/", requests=2)
+
+
+def test_load_spread_names_the_status_of_an_answer_without_words(url: str) -> None:
+    App.status, App.body = 502, ""
+    with pytest.raises(KitError, match="status 502"):
+        views.load_spread(url, requests=1)

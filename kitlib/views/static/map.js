@@ -163,23 +163,30 @@ function updateServices(parent, services, view) {
 function drawLinks(svg, root, scene, pointed) {
   const origin = root.getBoundingClientRect();
   const lines = [];
-  for (const chip of root.querySelectorAll(".kit-service")) {
+  root.querySelectorAll(".kit-service").forEach((chip, index) => {
     const service = scene.services.find((each) => `${each.namespace}/${each.name}` === chip.dataset.key);
     const start = chip.getBoundingClientRect();
     for (const [uid, ready] of Object.entries(service ? service.pods : {})) {
       const tile = root.querySelector(`.kit-tile[data-key="${CSS.escape(uid)}"]`);
       if (!tile) continue;
-      const end = tile.getBoundingClientRect();
       const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      const [x1, y1] = [start.left + start.width / 2 - origin.left, start.bottom - origin.top];
-      const [x2, y2] = [end.right - 10 - origin.left, end.top - origin.top];
-      const middle = (y1 + y2) / 2;
-      line.setAttribute("d", `M${x1},${y1} C${x1},${middle} ${x2},${middle} ${x2},${y2}`);
+      line.setAttribute("d", route(start, tile, part(root, "nodes").getBoundingClientRect().top, index % 3, origin));
       line.setAttribute("class", `kit-link${ready ? "" : " kit-unready"}${pointed && pointed !== chip.dataset.key ? " kit-dim" : ""}`);
       lines.push(line);
     }
-  }
+  });
   svg.replaceChildren(...lines);
+}
+
+/** The way of a line beside the names: down the right margin of the node's box, along the gap above the tile. */
+function route(start, tile, top, lane, origin) {
+  const [end, box] = [tile, tile.closest(".kit-node")].map((element) => element.getBoundingClientRect());
+  const [x1, y1] = [start.left + start.width / 2 - origin.left, start.bottom - origin.top];
+  const margin = box.right - 2.5 - 2 * lane - origin.left;
+  const bend = top - origin.top;
+  const gap = end.top - 2 - origin.top;
+  const x2 = end.right - 8 - 4 * lane - origin.left;
+  return `M${x1},${y1} C${x1},${bend} ${margin},${y1} ${margin},${bend} V${gap} H${x2} v4`;
 }
 
 function updateLog(list, events) {
