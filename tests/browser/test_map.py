@@ -16,6 +16,19 @@ RUNNING = (
     " (tile) => tile.dataset.name)"
 )
 
+CROSSED = """
+    Array.from(document.querySelectorAll(".kit-link")).flatMap((line) => {
+        const from = document.querySelector(".kit-links").getBoundingClientRect();
+        const way = Array.from({ length: 200 }, (_, step) => line.getPointAtLength(step * line.getTotalLength() / 200));
+        return Array.from(document.querySelectorAll(".kit-tile .kit-name, .kit-bar > *"), (words) => {
+            const box = words.getBoundingClientRect();
+            const within = (point) => point.x + from.x > box.left && point.x + from.x < box.right
+                && point.y + from.y > box.top && point.y + from.y < box.bottom;
+            return way.some(within) ? words.textContent : "";
+        }).filter(Boolean);
+    })
+"""
+
 
 def deployment(replicas: int) -> dict:
     container = {"name": "kubernetes-bootcamp", "image": "gcr.io/google-samples/kubernetes-bootcamp:v1"}
@@ -53,6 +66,7 @@ def test_a_pod_deleted_on_the_map_is_replaced(
         before = running(page, 2)
         assert page.evaluate("document.querySelectorAll('.kit-node').length") == 3
         page.wait_for("document.querySelectorAll('.kit-link').length === 2", "links from the Service to its Pods")
+        assert page.evaluate(CROSSED) == []
         page.screenshot(screenshots / "map-before.png")
 
         victim = sorted(before)[0]

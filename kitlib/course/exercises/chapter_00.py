@@ -29,8 +29,9 @@ def count_nodes(cluster: Any, answer: Any) -> str:
     "00.2",
     "Your first object",
     hints=[
-        "A ConfigMap is made with `kubectl create configmap NAME --from-literal=KEY=VALUE`.",
-        "The name is `hello`, the key is `learner`, the value is up to you.",
+        "Objects are made with `kubectl create`; `%kubectl create configmap --help` begins with examples.",
+        "Key and value are given with `--from-literal`; the examples call them `key1` and `config1`.",
+        "`%kubectl create configmap NAME --from-literal=KEY=VALUE`, with `hello`, `learner` and your name.",
     ],
     solution="%kubectl create configmap hello --from-literal=learner=Ada",
 )

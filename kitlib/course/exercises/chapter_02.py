@@ -48,6 +48,6 @@ def ask_one_pod(cluster: Any, answer: Any) -> str:
     given = text(answer, "the text that the Pod sent")
     names = [pod.metadata.name for pod in pods(cluster, "app=hello")]
     require(names, "There are no Pods of `hello` yet: exercise 02.1 makes them.")
-    require("Hello" in given, f"That is not the app's greeting: {given[:60]!r}.")
+    require("Running on" in given, f"That is not the app's greeting: {given[:60]!r}.")
     require(any(name in given for name in names), "Another Pod wrote this greeting, not one of `hello`.")
     return "You spoke to one chosen Pod, by name, through the API server."

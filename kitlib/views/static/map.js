@@ -169,24 +169,29 @@ function drawLinks(svg, root, scene, pointed) {
     for (const [uid, ready] of Object.entries(service ? service.pods : {})) {
       const tile = root.querySelector(`.kit-tile[data-key="${CSS.escape(uid)}"]`);
       if (!tile) continue;
-      const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      line.setAttribute("d", route(start, tile, part(root, "nodes").getBoundingClientRect().top, index % 3, origin));
-      line.setAttribute("class", `kit-link${ready ? "" : " kit-unready"}${pointed && pointed !== chip.dataset.key ? " kit-dim" : ""}`);
-      lines.push(line);
+      const { way, end } = route(start, tile, part(root, "nodes").getBoundingClientRect().top, index % 3, origin);
+      const tone = `${ready ? "" : " kit-unready"}${pointed && pointed !== chip.dataset.key ? " kit-dim" : ""}`;
+      lines.push(shape("path", { d: way, class: `kit-link${tone}` }));
+      lines.push(shape("circle", { cx: end[0], cy: end[1], r: 2.5, class: `kit-end${tone}` }));
     }
   });
   svg.replaceChildren(...lines);
 }
 
-/** The way of a line beside the names: down the right margin of the node's box, along the gap above the tile. */
+/** Leads a line beside the names: down the right margin of the node's box, then to the tile's side or along its top. */
 function route(start, tile, top, lane, origin) {
-  const [end, box] = [tile, tile.closest(".kit-node")].map((element) => element.getBoundingClientRect());
+  const [side, box] = [tile, tile.closest(".kit-node")].map((element) => element.getBoundingClientRect());
   const [x1, y1] = [start.left + start.width / 2 - origin.left, start.bottom - origin.top];
-  const margin = box.right - 2.5 - 2 * lane - origin.left;
-  const bend = top - origin.top;
-  const gap = end.top - 2 - origin.top;
-  const x2 = end.right - 8 - 4 * lane - origin.left;
-  return `M${x1},${y1} C${x1},${bend} ${margin},${y1} ${margin},${bend} V${gap} H${x2} v4`;
+  const [margin, bend] = [box.right - 2.5 - 2 * lane - origin.left, top - origin.top];
+  const outermost = box.right - side.right < 20;
+  const end = [(outermost ? side.right : side.right - 8) - origin.left, (outermost ? side.top + 9 + 6 * lane : side.top - 2) - origin.top];
+  return { way: `M${x1},${y1} C${x1},${bend} ${margin},${y1} ${margin},${bend} V${end[1]} H${end[0]}`, end };
+}
+
+function shape(name, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  return element;
 }
 
 function updateLog(list, events) {
@@ -229,7 +234,7 @@ function skeleton() {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "kit-links");
   svg.setAttribute("aria-hidden", "true");
-  root.append(top, make("div", "kit-problems"), make("div", "kit-services"), waiting, make("div", "kit-nodes"),
+  root.append(top, make("div", "kit-problems"), waiting, make("div", "kit-services"), make("div", "kit-nodes"),
     make("div", "kit-details"), legend, log, svg);
   part(root, "problems").setAttribute("role", "alert");
   part(root, "details").setAttribute("aria-live", "polite");
