@@ -283,7 +283,7 @@ def _ended(result: Result) -> str:
 
 
 MENDS = {
-    r"dialing backend|:10250/": "The Pod's node is silent: `%kubectl get nodes` shows it, `cluster.start_node(NAME)` helps.",
+    r"dialing backend|:10250/": "Its node is off: `%kubectl get nodes` shows it, `cluster.start_node(NAME)` starts it.",
     r"connection refused|was refused": "No cluster answers there: the set-up cell, or `kit up`, starts it again.",
     r"already exists|AlreadyExists": "It is there from before: go on with it, or `%kubectl delete` it first.",
     r'namespaces "[^"]+" not found': "The chapter's namespace is gone: the set-up cell makes it again.",
