@@ -38,7 +38,7 @@ class Container:
 
     Args:
         spec: `id`, `labels`, `argv`, `env`, `cwd`, `log`, and optionally `cpus`, `isolate`, `stdin`, `stdin_once`,
-            `tty`, `memory_limit`.
+            `tty`, `memory_limit`, `hidden` (names of variables that only the main process and its children get).
 
     Attributes:
         pid: Process id, which is also its session and process group.
@@ -53,6 +53,7 @@ class Container:
         self.id: str = spec["id"]
         self.labels: dict[str, str] = spec["labels"]
         self.env: dict[str, str] = {**spec["env"], "KIT_CONTAINER_ID": self.id}
+        self.exec_env = {name: value for name, value in self.env.items() if name not in spec.get("hidden", ())}
         self.argv: list[str] = spec["argv"]
         self.cwd: str = spec["cwd"]
         self.cpus: list[int] | None = spec.get("cpus")

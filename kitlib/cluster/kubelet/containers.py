@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from kitlib.cluster.kubelet import env, volumes
 from kitlib.cluster.objects import Object
 
 TERMINATION_LOG = "/dev/termination-log"
+KIT_VARIABLES = "/run/kit.env"
 MESSAGE_LIMIT = 4096
 
 
@@ -112,7 +114,17 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
     }
     if around.isolation == "namespaces":
         request["isolate"] = _isolation(around, container, mounts) | {"cwd": cwd}
+        request["hidden"] = _hide(folder, {name: value for name, value in values.items() if name not in own})
     return request
+
+
+def _hide(folder: Path, values: Mapping[str, str]) -> list[str]:
+    """Write the kit's own variables where its stand-ins find them; return their names, which `exec` need not show."""
+    mine = {name: value for name, value in values.items() if name == "POD_IP" or name.startswith("KIT_")}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in mine.items() if name != "KIT_CLUSTER_ID"]
+    (folder / "root" / "run").mkdir(exist_ok=True)
+    (folder / "root" / KIT_VARIABLES.lstrip("/")).write_text("".join(lines))
+    return [*mine, "KIT_CONTAINER_ID"]
 
 
 def _prepare_folders(around: Surroundings, container: Object, image: Image) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kitlib.cluster.config import NodeConfig
 
 RESOURCE = "nvidia.com/gpu"
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class RealGPUs:
 
 def find_gpus() -> RealGPUs | None:
     """Ask NVML for the machine's GPUs; None without driver or GPU."""
-    if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+    if not any(map(os.path.exists, _DRIVERS)):
         return None
     try:
         import pynvml
@@ -121,7 +122,8 @@ class Devices:
         numbers = ",".join(map(str, gpus))
         if self.real is not None:
             return {"CUDA_VISIBLE_DEVICES": numbers, "NVIDIA_VISIBLE_DEVICES": numbers or "void"}
-        return {"CUDA_VISIBLE_DEVICES": "", **({"KIT_SIMULATED_GPU": numbers} if gpus else {})}
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if any(map(os.path.exists, _DRIVERS)) else {}
+        return {**hidden, **({"KIT_SIMULATED_GPU": numbers} if gpus else {})}
 
     def cores(self, gpus: list[int]) -> list[int] | None:
         """Return the CPU cores of simulated GPUs, one each; None leaves a container all cores."""

@@ -24,7 +24,7 @@ from kitlib.cluster.portmap import port_map
 Lookup = Callable[[str, str], Object | None]
 """Finds a ConfigMap or Secret of the Pod's namespace: called with `configmaps` or `secrets` and a name."""
 
-_PASSED = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "NIX_LD", "TERMINFO")
+_PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "NIX_LD")
 CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH that container runtimes give an image that names none."""
 
@@ -48,7 +48,7 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def base(image_bin: str = "") -> dict[str, str]:
-    """Return what any program needs: PATH with the stand-ins first, language, library paths."""
+    """Return what any program needs: PATH with the stand-ins first, library paths."""
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
     tools = CONTAINER_PATH if shutil.which("ls", path=CONTAINER_PATH) else os.environ.get("PATH", os.defpath)
     folders = [str(images.BIN), image_bin, os.path.dirname(sys.executable), tools]

@@ -286,7 +286,7 @@ class Runtime:
         container = self._containers[request["id"]]
         if not container.running:
             raise SpawnError("cannot exec in a stopped container")
-        env = {**container.env, **request.get("env", {})}
+        env = {**container.exec_env, **request.get("env", {})}
         tty = bool(request.get("tty"))
         pid = spawn(
             request["argv"],

@@ -163,6 +163,19 @@ async def test_with_one_address_ports_are_mapped_and_published(node: Node) -> No
         assert f"Running on: {name}" in (await node.exec(name, "curl", "-s", "localhost:8080"))[1]
 
 
+async def test_with_namespaces_exec_has_the_environment_of_a_container_and_nothing_of_the_kit(node: Node) -> None:
+    if node.kubelet.node.isolation != "namespaces":
+        pytest.skip("the kernel allows no namespaces")
+    await node.create("p", "sleep 1000", env=[{"name": "A", "value": "b"}])
+    pod = await node.ready("p")
+    _, text = await node.exec("p", "env")
+    names = {line.partition("=")[0] for line in text.splitlines()}
+    assert {name for name in names if not name.startswith("KUBERNETES_")} == {"PATH", "HOSTNAME", "HOME", "A"}
+    assert await node.exec("p", "hostname", "-i") == (0, pod["status"]["podIP"] + "\n")
+    code, text = await node.exec("p", "curl", "-sS", "127.0.0.1:9")
+    assert code == 7 and pod["status"]["podIP"] in text, "the stand-in for curl still knows the Pod's address"
+
+
 @BOTH_WAYS
 async def test_exec_runs_in_the_container(node: Node) -> None:
     spec = {"volumes": [{"name": "v", "configMap": {"name": "c"}}]}
