@@ -2,8 +2,8 @@
 
     python tests/fuzz/fuzz.py --requests 100000     one JSON object; exit code 1 when something does not hold
 
-Every answer must be below 500, but for 503 (no endpoints, no backend) and 501; the server must go on answering and its
-memory must not grow without bound.
+Every answer must be below 500, but for 503 (no endpoints, no backend), 504 and 501. No process may end, log a defect,
+keep growing or keep files open, and beside the cluster's folder no file may appear.
 """
 
 from __future__ import annotations
@@ -11,29 +11,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import copy
 import json
+import logging
+import os
 import random
+import re
+import socket
 import ssl
 import string
 import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
 import psutil
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import EmbeddedCluster, throwaway_cluster
+from harness import EmbeddedCluster, eventually, throwaway_cluster
+from valid_objects import OBJECTS, PARTS, PREPARED
 
 from kitlib.cluster.kubelet.streaming.spdy import DICTIONARY
 
 CLIENTS = 16
+CANARY = "kit-fuzz-canary"
+"""No file of this name may come into being but in the cluster's folder."""
+RECORDED = Path(__file__).resolve().parents[1] / "cluster" / "apiserver" / "protobuf_bodies.jsonl"
 ALLOWED_5XX = {501, 503, 504}
 WORDS = [
     "",
@@ -100,49 +110,6 @@ SELECTORS = [
     "metadata.name=web",
     "status.phase!=Running,spec.nodeName=",
 ]
-CONTAINER = {"name": "c", "image": "busybox", "command": ["sleep", "1"], "ports": [{"containerPort": 80, "name": "w"}]}
-TEMPLATE = {
-    "metadata": {"labels": {"app": "fuzz"}},
-    "spec": {
-        "schedulerName": "nobody",
-        "containers": [{**CONTAINER, "env": [{"name": "A", "value": "$(B)"}], "resources": {"limits": {"cpu": "1"}}}],
-        "volumes": [{"name": "v", "configMap": {"name": "m", "items": [{"key": "k", "path": "p"}]}}],
-    },
-}
-OBJECTS: list[tuple[str, dict]] = [
-    ("/api/v1/namespaces/default/pods", {"kind": "Pod", "spec": TEMPLATE["spec"]}),
-    ("/api/v1/namespaces/default/configmaps", {"kind": "ConfigMap", "data": {"k": "v"}, "binaryData": {"b": "AA=="}}),
-    ("/api/v1/namespaces/default/secrets", {"kind": "Secret", "type": "Opaque", "stringData": {"k": "v"}}),
-    (
-        "/api/v1/namespaces/default/services",
-        {"kind": "Service", "spec": {"selector": {"app": "fuzz"}, "ports": [{"port": 80, "targetPort": "w"}]}},
-    ),
-    (
-        "/apis/apps/v1/namespaces/default/deployments",
-        {"kind": "Deployment", "spec": {"selector": {"matchLabels": {"app": "fuzz"}}, "template": TEMPLATE}},
-    ),
-    (
-        "/apis/batch/v1/namespaces/default/jobs",
-        {"kind": "Job", "spec": {"template": {"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}}},
-    ),
-    (
-        "/apis/batch/v1/namespaces/default/cronjobs",
-        {
-            "kind": "CronJob",
-            "spec": {"schedule": "0 0 1 1 *", "suspend": True, "jobTemplate": {"spec": {"template": TEMPLATE}}},
-        },
-    ),
-    (
-        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
-        {
-            "kind": "EndpointSlice",
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": {"kind": "Pod", "name": "web"}}],
-            "ports": [{"name": "", "port": 9}],
-        },
-    ),
-    ("/apis/coordination.k8s.io/v1/namespaces/default/leases", {"kind": "Lease", "spec": {"holderIdentity": "x"}}),
-]
 LEAVES = [
     None,
     True,
@@ -163,8 +130,21 @@ LEAVES = [
     "\U0001f4a5",
     "../x",
 ]
-GROWING = {"replicas", "parallelism", "completions", "schedulerName", "suspend"}
+PATCHES = ["merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml"]
+GROWING = set("replicas minReplicas maxReplicas parallelism completions schedulerName suspend nodeName hard".split())
 """Fields that stay as they are: the Pods that hostile objects ask for must not crowd out the test."""
+
+
+def recorded_protobuf() -> list[tuple[str, bytes]]:
+    """Return bodies that a kubectl sent, and where to."""
+    places = {"Deployment": "/apis/apps/v1", "Job": "/apis/batch/v1", "CronJob": "/apis/batch/v1"}
+    found = []
+    for line in RECORDED.read_text().splitlines():
+        item = json.loads(line)
+        kind = item["object"]["kind"]
+        path = f"{places.get(kind, '/api/v1')}/namespaces/default/{kind.lower()}s"
+        found.append((path, bytes.fromhex(item["body"])))
+    return found
 
 
 @dataclass
@@ -182,11 +162,12 @@ class Fuzzer:
     token: str
     codes: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    protobuf: list[tuple[str, bytes]] = field(default_factory=recorded_protobuf)
 
     def request(self) -> bytes:
         """Return the bytes of one request."""
         makers: list[Callable[[], bytes]] = [self._rest, self._nearly_valid, self._nearly_valid, self._nearly_valid]
-        makers += [self._reading, self._proxied, self._upgrade, self._broken_http]
+        makers += [self._reading, self._proxied, self._upgrade, self._broken_http, self._protobuf]
         return self.random.choice(makers)()
 
     def _rest(self) -> bytes:
@@ -197,25 +178,51 @@ class Fuzzer:
     def _nearly_valid(self) -> bytes:
         """Return the creation, change or deletion of an object that is valid but for a field or two."""
         path, blank = self.random.choice(OBJECTS)
-        version = "/".join(path.split("/")[2:4]) if path.startswith("/apis") else "v1"
-        name = f"f{self.random.randrange(20)}"
-        obj = {"apiVersion": version, **copy.deepcopy(blank), "metadata": {"name": name, "labels": {"a": "b"}}}
-        if obj["kind"] == "EndpointSlice":
-            obj["metadata"]["labels"]["kubernetes.io/service-name"] = self.random.choice(["web", "f1"])
+        number = str(self.random.randrange(20))
+        obj = json.loads(json.dumps(blank).replace("@", number))
+        name = obj.setdefault("metadata", {}).setdefault("name", f"f{number}")
+        obj["metadata"].setdefault("labels", {"a": "b"})
         for _ in range(self.random.randrange(3)):
             self._spoil(obj)
         verb = self.random.choice(["POST", "POST", "POST", "PUT", "PATCH", "PATCH", "DELETE"])
         kind = "json"
         if verb == "PATCH":
-            patches = ["merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml", "json-patch+json"]
-            kind = self.random.choice(patches)
-        body = json.dumps([self._operation()] * 2 if kind == "json-patch+json" else obj).encode(
-            "utf-8", "surrogatepass"
-        )
-        where = path if verb == "POST" else f"{path}/{name}{self.random.choice(['', '', '', '/status', '/scale'])}"
+            kind = self.random.choice([*PATCHES, "json-patch+json"])
+        body, kind = self._encoded([self._operation()] * 2 if kind == "json-patch+json" else obj, kind)
+        where = path.replace("@", number)
+        if verb != "POST":
+            where += f"/{name}{self.random.choice(PARTS)}"
         query = self.random.choice(["", "", "dryRun=All", "fieldValidation=Strict", "force=true&fieldManager=f"])
         headers = [f"Content-Type: application/{kind}", f"Content-Length: {len(body)}"]
         return self._head(verb, f"{where}?{query}", headers, right=True) + (body if verb != "DELETE" else b"")
+
+    def _encoded(self, value: object, kind: str) -> tuple[bytes, str]:
+        """Return the bytes of a value and their type: JSON, now and then YAML or in another encoding."""
+        text = json.dumps(value)
+        choice = self.random.random()
+        if choice < 0.05 and kind in ("json", "apply-patch+yaml"):
+            return yaml.safe_dump(value).encode(), "yaml" if kind == "json" else kind
+        if choice < 0.08:
+            return text.encode(self.random.choice(["utf-16", "utf-8-sig", "utf-7", "utf-32"])), kind
+        return text.encode("utf-8", "surrogatepass"), kind
+
+    def _protobuf(self) -> bytes:
+        """Return a creation with the protobuf body of a kubectl, with bytes changed, lost or repeated."""
+        path, recorded = self.random.choice(self.protobuf)
+        body = bytearray(recorded)
+        for _ in range(self.random.randrange(4)):
+            at = self.random.randrange(len(body))
+            change = self.random.randrange(3)
+            if change == 0:
+                body[at] = self.random.randrange(256)
+            elif change == 1:
+                del body[at : at + self.random.randint(1, 8)]
+            else:
+                body[at:at] = body[at : at + 40] * self.random.choice([1, 1000])
+        query = self.random.choice(["", "dryRun=All"])
+        headers = ["Content-Type: application/vnd.kubernetes.protobuf", f"Content-Length: {len(body)}"]
+        headers.append(f"Accept: {self.random.choice(['application/vnd.kubernetes.protobuf', 'application/json'])}")
+        return self._head("POST", f"{path}?{query}", headers, right=True) + bytes(body)
 
     def _operation(self) -> dict[str, object]:
         paths = [
@@ -251,7 +258,7 @@ class Fuzzer:
 
     def _reading(self) -> bytes:
         """Return a list or a watch, most of them well-formed."""
-        path, _ = self.random.choice(OBJECTS)
+        path = self.random.choice(OBJECTS)[0].replace("@", "1")
         name = self.random.choice(["labelSelector", "fieldSelector"])
         query = {name: self.random.choice(SELECTORS)}
         if self.random.random() < 0.5:
@@ -421,16 +428,17 @@ class Fuzzer:
         )
 
     async def send(self, host: str, port: int, context: ssl.SSLContext, request: bytes) -> None:
-        """Send one request, sometimes slowly or only in part, and judge the answer."""
-        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        """Send one request, sometimes slowly, only in part or without TLS, and judge the answer."""
+        plain = self.random.random() < 0.02
+        reader, writer = await asyncio.open_connection(host, port, ssl=None if plain else context)
+        manner = self.random.choices(["whole", "cut", "half closed", "slow"], [86, 8, 4, 2])[0]
         try:
-            cut = self.random.random() < 0.1
-            writer.write(request[: self.random.randrange(len(request) + 1)] if cut else request)
+            await self._write(writer, request, manner)
             if self.random.random() < 0.2:
                 writer.transport.abort()
                 self.codes[0] += 1
                 return
-            line = await asyncio.wait_for(reader.readline(), 0.1 if cut else 2)
+            line = await asyncio.wait_for(reader.readline(), 0.1 if manner == "cut" else 5)
             self._judge(line, request)
             if b" 101 " in line:
                 await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
@@ -441,12 +449,75 @@ class Fuzzer:
         finally:
             writer.transport.abort()
 
+    async def _write(self, writer: asyncio.StreamWriter, request: bytes, manner: str) -> None:
+        if manner == "slow":
+            for start in range(0, min(len(request), 60), 3):
+                writer.write(request[start : start + 3])
+                await asyncio.sleep(0.005)
+            writer.write(request[60:])
+            return
+        part = self.random.randrange(len(request) + 1) if manner in ("cut", "half closed") else len(request)
+        writer.write(request[:part])
+        if manner == "half closed":
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
     def _judge(self, line: bytes, request: bytes) -> None:
         words = line.split()
         code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
         self.codes[code] += 1
         if code >= 500 and code not in ALLOWED_5XX:
             self.wrong.append(f"{line!r} to {request[:600]!r}")
+
+
+@dataclass
+class Witness:
+    """What must be after the requests as it was before them.
+
+    Args:
+        cluster: A running cluster.
+    """
+
+    cluster: EmbeddedCluster
+
+    def __post_init__(self) -> None:
+        """Look at the cluster for the first time."""
+        self.pids = self._pids()
+        self.start: dict[str, tuple[float, int]] = {}
+
+    def _pids(self) -> dict[str, int]:
+        return {p["name"]: p["pid"] for p in self.cluster.status()["processes"]}
+
+    def sizes(self) -> dict[str, tuple[float, int]]:
+        """Return resident memory in MiB and open files of every process."""
+        processes = {name: psutil.Process(pid) for name, pid in self.pids.items()}
+        return {n: (round(p.memory_info().rss / 2**20, 1), p.num_fds()) for n, p in processes.items()}
+
+    def warm(self) -> None:
+        """Remember what the processes need once they have seen every kind of request."""
+        self.start = self.sizes()
+
+    def verify(self) -> dict[str, object]:
+        """Compare; the pods and watches of the last requests get time to end.
+
+        Raises:
+            AssertionError: A process was restarted, logged a defect, has grown or holds files open, or a file appeared.
+        """
+        now = self._pids()
+        assert self.pids == now, f"processes were restarted: {self.pids} {now}"
+        for log in self.cluster.home.glob("logs/*.log"):
+            text = log.read_text(errors="replace")
+            found = re.search(r"^.*(Traceback|never retrieved|never awaited)", text, re.MULTILINE)
+            assert not found, f"{log}: {text[found.start() : found.start() + 3000]}"
+        folders = {*self.cluster.home.parents, Path.cwd(), Path.home(), Path("/tmp"), Path("/etc")}
+        strays = [folder / CANARY for folder in folders if os.path.lexists(folder / CANARY)]
+        assert not strays, f"files beside the cluster's folder: {strays}"
+        eventually(lambda: self.sizes()["control-plane"][1] < self.start["control-plane"][1] + 50, 60, 1)
+        end = self.sizes()
+        for name, (memory, _) in end.items():
+            before = self.start[name][0]
+            assert memory < before * 1.15 + 10, f"{name} grew from {before} to {memory} MiB"
+        return {"memory_mb_and_files": {name: [*self.start[name], *end[name]] for name in end}}
 
 
 async def fuzz(cluster: EmbeddedCluster, requests: int, seed: int) -> dict[str, object]:
@@ -458,10 +529,11 @@ async def fuzz(cluster: EmbeddedCluster, requests: int, seed: int) -> dict[str, 
         seed: Of every choice.
 
     Returns:
-        Counts of status codes, and memory of the control plane before and after in MiB.
+        Counts of status codes, and per process memory in MiB and open files, after a fifth of the requests and after
+        all.
 
     Raises:
-        AssertionError: A wrong answer, a crash, or memory that grows.
+        AssertionError: A wrong answer, a crash, a defect, a leak, or a file beside the cluster's.
     """
     config = json.loads((cluster.home / "cluster.json").read_text())["cluster"]
     token = json.loads(cluster.kubectl("config", "view", "--raw", "-o", "json").stdout)["users"][0]["user"]["token"]
@@ -470,30 +542,22 @@ async def fuzz(cluster: EmbeddedCluster, requests: int, seed: int) -> dict[str, 
     context.check_hostname = False
     api = (config["host"], config["port"])
     kubelet = (f"127.{config['block']}.0.1", 10250)
-    before = {p["name"]: p["pid"] for p in cluster.status()["processes"]}
-    left = iter(range(requests))
+    witness = Witness(cluster)
 
-    async def client() -> None:
-        for number in left:
+    async def client(numbers: Iterator[int]) -> None:
+        for number in numbers:
             await fuzzer.send(*(kubelet if number % 10 == 0 else api), context, fuzzer.request())
 
-    warm = requests // 5
-    left = iter(range(warm))
-    await asyncio.gather(*[client() for _ in range(CLIENTS)])
-    start = memory(before["control-plane"])
-    left = iter(range(requests - warm))
-    await asyncio.gather(*[client() for _ in range(CLIENTS)])
-    end = memory(before["control-plane"])
-    after = {p["name"]: p["pid"] for p in cluster.status()["processes"]}
-    assert before == after, f"processes were restarted: {before} {after}"
+    async def send(count: int) -> None:
+        numbers = iter(range(count))
+        await asyncio.gather(*[client(numbers) for _ in range(CLIENTS)])
+
+    await send(requests // 5)
+    witness.warm()
+    await send(requests - requests // 5)
     assert not fuzzer.wrong, f"{len(fuzzer.wrong)} wrong answers, such as {fuzzer.wrong[:3]}"
-    assert end < start * 1.5 + 30, f"the control plane grew from {start} to {end} MiB"
-    return {"seed": seed, "requests": requests, "codes": dict(sorted(fuzzer.codes.items())), "memory_mb": [start, end]}
-
-
-def memory(pid: int) -> float:
-    """Return the resident memory of a process in MiB."""
-    return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
+    seen = await asyncio.to_thread(witness.verify)
+    return {"seed": seed, "requests": requests, "codes": dict(sorted(fuzzer.codes.items())), **seen}
 
 
 def start_target(cluster: EmbeddedCluster) -> None:
@@ -506,15 +570,18 @@ def start_target(cluster: EmbeddedCluster) -> None:
     }
     for container in (sleeps, serves):
         name, spec = container["name"], {"terminationGracePeriodSeconds": 0, "containers": [container]}
+        spec["priorityClassName"] = "system-node-critical"  # no hostile Pod may preempt it
         meta = {"name": name, "labels": {"app": name}}
         cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
     ports = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
     cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": ports})
+    cluster.apply(*PREPARED)
     cluster.kubectl("wait", "--for=condition=Ready", "pod/target", "pod/web", "--timeout=60s")
 
 
 def main() -> int:
     """Fuzz a cluster of its own and print what was seen."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of every connection that the server closed
     parser = argparse.ArgumentParser(description="Hostile requests.")
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))

@@ -11,6 +11,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from kitlib.cluster.apiserver import models
 from kitlib.cluster.apiserver.apiextensions import definitions, structural
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.registry import Kind
@@ -33,6 +34,9 @@ def apply_defaults(kind: Kind, obj: Object) -> None:
     if isinstance(kind, CustomKind):
         structural.default(obj, kind.schema)
         return
+    model = models.load(kind.model)
+    if model is not None and "spec" in model.fields:
+        obj.setdefault("spec", {})  # a struct in Go, which is written even when it is empty
     function = _DEFAULTS.get(kind.kind)
     if function is not None:
         function(obj)

@@ -92,6 +92,20 @@ async def test_a_pod_whose_spec_is_taken_away_is_invalid(api: API) -> None:
     assert (await api.patch(f"{PODS}/p", {"spec": None})).code == 422
 
 
+@pytest.mark.parametrize("field", ["minAvailable", "maxUnavailable"])
+@pytest.mark.parametrize("value", ["../x", "", "-1%", "101%", "9" * 5000 + "%"], ids=lambda value: value[:5])
+async def test_a_budget_is_a_number_or_a_percentage(api: API, field: str, value: str) -> None:
+    body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"}}
+    answer = await api.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", {**body, "spec": {field: value}})
+    assert (answer.code, answer.body["details"]["causes"][0]["field"]) == (422, f"spec.{field}")
+
+
+async def test_what_has_a_spec_has_one_even_if_it_is_empty(api: API) -> None:
+    body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"}}
+    made = await api.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", body)
+    assert (made.code, made.body["spec"]) == (201, {})
+
+
 @pytest.mark.parametrize("query", ["tailLines=--5", "sinceSeconds=" + "9" * 5000, "limitBytes=%D9%A3"])
 async def test_a_log_option_that_is_no_number_is_400(api: API, query: str) -> None:
     await api.post(PODS, pod("p"))

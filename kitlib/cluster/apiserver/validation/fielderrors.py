@@ -260,3 +260,24 @@ def check_port(found: FieldErrors, value: Any, path: str) -> None:
         found.each(path, value, port_name(value))
     elif value is None or not 0 < value < 65536:
         found.invalid(path, value or 0, PORT_RANGE)
+
+
+_NUMBER_OF_PERCENT = "[0-9]{1,18}%"
+
+
+def percent_or_int(found: FieldErrors, value: Any, path: str) -> int | None:
+    """Check an absolute number or a percentage; return its number, for telling 0 from the rest."""
+    if isinstance(value, str):
+        if not re.fullmatch(_NUMBER_OF_PERCENT, value, re.ASCII):
+            found.invalid(path, value, PERCENT_TEXT)
+            return None
+        return int(value[:-1])
+    if value is not None and value < 0:
+        found.invalid(path, value, NEGATIVE)
+    return value if isinstance(value, int) else None
+
+
+def not_above_all(found: FieldErrors, value: Any, path: str) -> None:
+    """Check that a percentage is of no more than there is."""
+    if isinstance(value, str) and re.fullmatch(_NUMBER_OF_PERCENT, value, re.ASCII) and int(value[:-1]) > 100:
+        found.invalid(path, value, "must not be greater than 100%")

@@ -20,6 +20,8 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     config_key,
     dns_label,
     dns_subdomain,
+    not_above_all,
+    percent_or_int,
     qualified_name,
 )
 from kitlib.cluster.apiserver.validation.pod import PROTOCOLS
@@ -324,8 +326,8 @@ def disruption_budget(found: FieldErrors, obj: Object) -> None:
     if "minAvailable" in spec and "maxUnavailable" in spec:
         found.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
     for name in ("minAvailable", "maxUnavailable"):
-        if isinstance(spec.get(name), int) and spec[name] < 0:
-            found.invalid(f"spec.{name}", spec[name], NEGATIVE)
+        percent_or_int(found, spec.get(name), f"spec.{name}")
+        not_above_all(found, spec.get(name), f"spec.{name}")
     check_selector(found, spec.get("selector"), "spec.selector")
 
 

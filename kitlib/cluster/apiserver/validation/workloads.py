@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from kitlib.cluster.apiserver.validation.fielderrors import (
     IMMUTABLE,
-    NEGATIVE,
-    PERCENT_TEXT,
     FieldErrors,
     check_annotations,
     check_labels,
     check_selector,
     dns_label,
+    not_above_all,
+    percent_or_int,
 )
 from kitlib.cluster.apiserver.validation.pod import check_pod_spec
 from kitlib.cluster.labels import matches
@@ -63,26 +62,13 @@ def _check_match(found: FieldErrors, selector: Object, labels: Object) -> None:
     found += problems
 
 
-def _percent_or_int(found: FieldErrors, value: Any, path: str) -> int | None:
-    """Check an absolute number or a percentage; return its number, for telling 0 from the rest."""
-    if isinstance(value, str):
-        if not re.fullmatch("[0-9]+%", value, re.ASCII):
-            found.invalid(path, value, PERCENT_TEXT)
-            return None
-        return int(value[:-1])
-    if value is not None and value < 0:
-        found.invalid(path, value, NEGATIVE)
-    return value if isinstance(value, int) else None
-
-
 def _check_rolling_update(found: FieldErrors, rolling: Object, path: str) -> None:
-    unavailable = _percent_or_int(found, rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
-    surge = _percent_or_int(found, rolling.get("maxSurge"), f"{path}.maxSurge")
+    unavailable = percent_or_int(found, rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
+    surge = percent_or_int(found, rolling.get("maxSurge"), f"{path}.maxSurge")
     if unavailable == 0 and surge == 0:
         text = "may not be 0 when `maxSurge` is 0"
         found.invalid(f"{path}.maxUnavailable", rolling.get("maxUnavailable"), text)
-    if isinstance(rolling.get("maxUnavailable"), str) and (unavailable or 0) > 100:
-        found.invalid(f"{path}.maxUnavailable", rolling["maxUnavailable"], "must not be greater than 100%")
+    not_above_all(found, rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
 
 
 def deployment(found: FieldErrors, obj: Object) -> None:
