@@ -1,12 +1,14 @@
 """Measures a cluster on the work that the kit does: the numbers of the README's table, as JSON.
 
 `measure_api` works on any cluster that a kubeconfig names, so that two clusters can be compared in pairs.
-`measure_embedded` adds what only a cluster of our own can be asked: start-up, memory, idle CPU, growth.
+`measure_embedded` adds what only a cluster of our own can be asked: start-up, memory, idle CPU; `measure_scale` what
+a Pod costs where there are many.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -34,6 +36,10 @@ V1, V2 = "gcr.io/google-samples/kubernetes-bootcamp:v1", "jocatalin/kubernetes-b
 NAMESPACE = "kit-bench"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 CONFIGMAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+
+Access = tuple[str, ssl.SSLContext, dict[str, str]]
+"""Server, TLS context and headers."""
 
 
 class Api:
@@ -62,8 +68,8 @@ class Api:
             return json.loads(body)
 
 
-def _credentials(kubeconfig: str) -> tuple[str, ssl.SSLContext, dict[str, str]]:
-    """Return server, TLS context and headers for the current context, as the official client reads them."""
+def _credentials(kubeconfig: str) -> Access:
+    """Return what to connect with for the current context, as the official client reads them."""
     config = read_kubeconfigs(kubeconfig)
     settings = connect_client(single_context(config, str(config["current-context"]))).configuration
     context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
@@ -116,12 +122,17 @@ def _kubectl_get_pods(kubeconfig: str) -> float:
     return round(statistics.median(times[1:]) * 1e3, 1)
 
 
-async def _measure_api(kubeconfig: str, access: tuple[str, ssl.SSLContext, dict[str, str]], pods: int) -> Numbers:
+@contextlib.asynccontextmanager
+async def _connected(access: Access) -> AsyncIterator[Api]:
     server, context, headers = access
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
-        api = Api(session, server)
+        yield Api(session, server)
+
+
+async def _measure_api(kubeconfig: str, access: Access, pods: int) -> Numbers:
+    async with _connected(access) as api:
         return await _requests(api) | await _workloads(api, kubeconfig, pods)
 
 
@@ -135,7 +146,7 @@ async def _requests(api: Api) -> Numbers:
         get = [lambda n=name: api.call("GET", f"{CONFIGMAPS}/{n}") for name in mine]
         numbers[f"create_per_s_{clients}_clients"] = round(OBJECTS / await _all(create, clients))
         numbers[f"get_per_s_{clients}_clients"] = round(OBJECTS / await _all(get, clients))
-    numbers["list_1000_ms"] = await _list_time(api)
+    numbers["list_1000_ms"] = await _list_time(api, f"{CONFIGMAPS}?labelSelector=bench%3Dy", 2 * OBJECTS)
     numbers["watch_100_patches_20_watchers_s"] = await _watch_time(api, names[:100])
     delete = [lambda n=name: api.call("DELETE", f"{CONFIGMAPS}/{n}") for name in names]
     numbers["delete_per_s_16_clients"] = round(len(names) / await _all(delete, 16))
@@ -161,14 +172,14 @@ async def _all(calls: Iterable[Callable[[], Awaitable[Any]]], clients: int) -> f
     return time.perf_counter() - begin
 
 
-async def _list_time(api: Api) -> float:
+async def _list_time(api: Api, path: str, count: int) -> float:
     times = []
     for _ in range(7):
         begin = time.perf_counter()
-        listed = await api.call("GET", f"{CONFIGMAPS}?labelSelector=bench%3Dy")
+        listed = await api.call("GET", path)
         times.append(time.perf_counter() - begin)
-        if len(listed["items"]) != 2 * OBJECTS:
-            raise KitError(f"listed {len(listed['items'])} of {2 * OBJECTS}")
+        if len(listed["items"]) != count:
+            raise KitError(f"listed {len(listed['items'])} of {count}")
     return round(statistics.median(times) * 1e3, 1)
 
 
@@ -207,7 +218,7 @@ async def _workloads(api: Api, kubeconfig: str, pods: int) -> Numbers:
         return seen and all(status.get(f, 0) == count for f in ("readyReplicas", "replicas", "updatedReplicas"))
 
     async def gone() -> bool:
-        listed = await api.call("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dbench")
+        listed = await api.call("GET", f"{PODS}?labelSelector=app%3Dbench")
         return not listed["items"]
 
     numbers: Numbers = {}
@@ -253,21 +264,15 @@ def measure_embedded(repeats: int = 3, idle_seconds: float = 20) -> dict[str, An
     return {"machine": machine, "repeats": repeats, **summary}
 
 
-def _one_cluster(idle_seconds: float) -> Numbers:
+@contextlib.contextmanager
+def _fresh_cluster(*options: str) -> Iterator[None]:
+    """Run a cluster in a folder of its own, which is the KIT_HOME meanwhile."""
     kept = os.environ.get("KIT_HOME")
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as home:
         os.environ["KIT_HOME"] = home
         try:
-            begin = time.perf_counter()
-            _kit_up()
-            numbers = {"kit_up_3_nodes_ready_s": round(time.perf_counter() - begin, 3)}
-            numbers["memory_after_start_mb"] = local.status()["memory_mb"]
-            numbers["idle_cpu_percent_of_a_core"] = _idle_cpu(idle_seconds)
-            numbers |= measure_api(str(local.kubeconfig_path()))
-            state = local.status()
-            numbers["memory_after_bench_mb"] = state["memory_mb"]
-            numbers["memory_after_bench_rss_mb"] = _rss(state)
-            return numbers
+            _kit_up(*options)
+            yield
         finally:
             local.down(purge=True)
             os.environ.pop("KIT_HOME")
@@ -275,11 +280,65 @@ def _one_cluster(idle_seconds: float) -> Numbers:
                 os.environ["KIT_HOME"] = kept
 
 
-def _kit_up() -> None:
-    argv = [sys.executable, "-m", "kitlib", "up", "--nodes", "3"]
+def _one_cluster(idle_seconds: float) -> Numbers:
+    begin = time.perf_counter()
+    with _fresh_cluster("--nodes", "3"):
+        numbers = {"kit_up_3_nodes_ready_s": round(time.perf_counter() - begin, 3)}
+        numbers["memory_after_start_mb"] = local.status()["memory_mb"]
+        numbers["idle_cpu_percent_of_a_core"] = _idle_cpu(idle_seconds)
+        numbers |= measure_api(str(local.kubeconfig_path()))
+        state = local.status()
+        numbers["memory_after_bench_mb"] = state["memory_mb"]
+        numbers["memory_after_bench_rss_mb"] = _rss(state)
+        return numbers
+
+
+def _kit_up(*options: str) -> None:
+    argv = [sys.executable, "-m", "kitlib", "up", *options]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     if done.returncode:
         raise KitError(done.stderr.strip().removeprefix("kit: "))
+
+
+def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> dict[str, Any]:
+    """Return what so many Pods on hollow nodes, which run nothing, cost a fresh embedded cluster.
+
+    Args:
+        pods: Replicas of one Deployment after another, each created and deleted again.
+        hollow: Nodes.
+
+    Returns:
+        Per number of Pods: seconds until all are Ready and until they are gone, milliseconds to list them,
+        milliseconds of the control plane's CPU per Pod for all of it, and its resident memory afterwards in MiB.
+    """
+    with _fresh_cluster("--nodes", "1", "--hollow", str(hollow)):
+        processes = {process["name"]: process["pid"] for process in local.status()["processes"]}
+        control_plane, kubeconfig = psutil.Process(processes["control-plane"]), str(local.kubeconfig_path())
+        _kubectl(kubeconfig, "create", "namespace", NAMESPACE)
+        _kubectl(kubeconfig, "cordon", "node-1")
+        return {str(count): asyncio.run(_scaled(_credentials(kubeconfig), control_plane, count)) for count in pods}
+
+
+async def _scaled(access: Access, control_plane: psutil.Process, count: int) -> Numbers:
+    labels, path = {"app": "bench"}, f"{DEPLOYMENTS}/bench"
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "busybox"}]}}
+    spec = {"replicas": count, "selector": {"matchLabels": labels}, "template": template}
+    async with _connected(access) as api:
+
+        async def ready() -> bool:
+            return bool((await api.call("GET", path))["status"].get("readyReplicas") == count)
+
+        async def gone() -> bool:
+            return not (await api.call("GET", f"{PODS}?limit=1"))["items"]
+
+        before = sum(control_plane.cpu_times()[:2])
+        await api.call("POST", DEPLOYMENTS, json={"metadata": {"name": "bench"}, "spec": spec})
+        numbers: Numbers = {"ready_s": await _until(ready), "list_ms": await _list_time(api, PODS, count)}
+        await api.call("DELETE", path)
+        numbers["gone_s"] = await _until(gone)
+    spent = sum(control_plane.cpu_times()[:2]) - before
+    numbers["cpu_ms_per_pod"] = round(1e3 * spent / count, 2)
+    return numbers | {"memory_rss_mb": round(control_plane.memory_info().rss / 2**20, 1)}
 
 
 def _rss(state: dict[str, Any]) -> float:

@@ -353,6 +353,16 @@ def bench_api(kubeconfig: str | None, pods: int) -> None:
     _print_json(measure_api(kubeconfig, pods))
 
 
+@bench.command("scale")
+@click.option("--pods", type=click.IntRange(1), default=(100, 300, 1000), multiple=True, help="[default: 100 300 1000]")
+@click.option("--hollow", type=click.IntRange(1), default=50, show_default=True, help="Nodes without a process.")
+def bench_scale(pods: tuple[int, ...], hollow: int) -> None:
+    """What a Pod costs the control plane where there are hundreds of them."""
+    from kitlib.bench import measure_scale
+
+    _print_json(measure_scale(pods, hollow))
+
+
 @bench.command("train")
 @click.option(
     "--repeats",
