@@ -250,15 +250,15 @@ def mounts(container: Object, volumes: Mapping[str, Path], values: Mapping[str, 
     """
     found = []
     for mount in container.get("volumeMounts") or []:
-        source = volumes[mount["name"]]
+        source = volume = volumes[mount["name"]].resolve()
         sub = mount.get("subPath") or env.expand(mount.get("subPathExpr") or "", values)
         if sub:
-            if ".." in Path(sub).parts or Path(sub).is_absolute():
+            source = (volume / sub).resolve()  # a container may have put links into the volume
+            if ".." in Path(sub).parts or not source.is_relative_to(volume):
                 raise MountFailed(f'failed to prepare subPath for volumeMount "{mount["name"]}"')
-            source = source / sub
             if not source.exists():
                 source.mkdir(parents=True)
-        found.append((str(source.resolve()), mount["mountPath"].rstrip("/") or "/", bool(mount.get("readOnly"))))
+        found.append((str(source), mount["mountPath"].rstrip("/") or "/", bool(mount.get("readOnly"))))
     return found
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from kitlib.cluster.kubelet.isolation import namespaces_work
 from kitlib.cluster.kubelet.node import token_of
-from kitlib.cluster.kubelet.volumes import memory_folder, write_atomically
+from kitlib.cluster.kubelet.volumes import MountFailed, memory_folder, write_atomically
+from kitlib.cluster.kubelet.volumes import mounts as container_mounts
 
 from .conftest import BOTH_WAYS, Node, until
 
@@ -106,6 +107,19 @@ async def test_a_sub_path_shows_one_file_of_a_volume(node: Node) -> None:
     subpath = mounts("/opt/app/app.conf", subPath="app.conf")
     await node.create("sub", "cat /opt/app/app.conf", pod=spec, volumeMounts=subpath)
     assert await node.output("sub") == "x=1\n"
+
+
+def test_no_link_in_a_volume_leads_a_sub_path_out_of_it(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    for folder in (volume / "inner", tmp_path / "secret"):
+        folder.mkdir(parents=True)
+    for name, target in (("out", "../secret"), ("new", tmp_path / "new"), ("in", "inner")):
+        (volume / name).symlink_to(target)
+    for sub in ("out", "new", "new/deep", "in/../../secret", "/etc"):
+        with pytest.raises(MountFailed):
+            container_mounts({"volumeMounts": mounts("/m", subPath=sub)}, {"v": volume}, {})
+    assert not (tmp_path / "new").exists()
+    assert container_mounts({"volumeMounts": mounts("/m", subPath="in")}, {"v": volume}, {})[0][0].endswith("/inner")
 
 
 @BOTH_WAYS
