@@ -300,7 +300,7 @@ def _kit_up(*options: str) -> None:
         raise KitError(done.stderr.strip().removeprefix("kit: "))
 
 
-def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> dict[str, Any]:
+def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> list[Numbers]:
     """Return what so many Pods on hollow nodes, which run nothing, cost a fresh embedded cluster.
 
     Args:
@@ -308,7 +308,7 @@ def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> d
         hollow: Nodes.
 
     Returns:
-        Per number of Pods: seconds until all are Ready and until they are gone, milliseconds to list them,
+        Per entry of `pods`: their number, seconds until all are Ready and until they are gone, milliseconds to list them,
         milliseconds of the control plane's CPU per Pod for all of it, and its resident memory afterwards in MiB.
     """
     with _fresh_cluster("--nodes", "1", "--hollow", str(hollow)):
@@ -316,7 +316,7 @@ def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> d
         control_plane, kubeconfig = psutil.Process(processes["control-plane"]), str(local.kubeconfig_path())
         _kubectl(kubeconfig, "create", "namespace", NAMESPACE)
         _kubectl(kubeconfig, "cordon", "node-1")
-        return {str(count): asyncio.run(_scaled(_credentials(kubeconfig), control_plane, count)) for count in pods}
+        return [asyncio.run(_scaled(_credentials(kubeconfig), control_plane, count)) for count in pods]
 
 
 async def _scaled(access: Access, control_plane: psutil.Process, count: int) -> Numbers:
@@ -333,7 +333,8 @@ async def _scaled(access: Access, control_plane: psutil.Process, count: int) -> 
 
         before = sum(control_plane.cpu_times()[:2])
         await api.call("POST", DEPLOYMENTS, json={"metadata": {"name": "bench"}, "spec": spec})
-        numbers: Numbers = {"ready_s": await _until(ready), "list_ms": await _list_time(api, PODS, count)}
+        numbers: Numbers = {"pods": count, "ready_s": await _until(ready)}
+        numbers["list_ms"] = await _list_time(api, PODS, count)
         await api.call("DELETE", path)
         numbers["gone_s"] = await _until(gone)
     spent = sum(control_plane.cpu_times()[:2]) - before
