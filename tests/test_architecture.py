@@ -64,5 +64,5 @@ def test_a_controller_knows_no_other_controller(path: Path) -> None:
 
 
 def test_the_scripts_that_run_in_a_pod_need_nothing_of_the_kit() -> None:
-    for script in ("worker.py", "launch.py", "measure.py", "checkpoint.py"):
+    for script in ("worker.py", "launch.py", "settings.py", "measure.py", "checkpoint.py"):
         assert not {name for name in imports_of(KITLIB / "train" / script) if name.startswith("kitlib")}

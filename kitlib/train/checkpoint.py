@@ -53,25 +53,37 @@ def _check(path: Path, state: Any, config: dict[str, Any], script: str) -> None:
         warn(f"{path} was saved by another version of the script: going on from it")
 
 
-def save(folder: Path, step: int, state: State, last: bool) -> None:
-    """Write a checkpoint and keep the one before it.
+def restore(folder: Path, state: State, model: Any, optimizer: Any) -> None:
+    """Put a checkpoint into a model and its optimizer."""
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        wrong(f"the checkpoint in {folder} does not fit the script's model, give another folder ({error})")
+
+
+def save(folder: Path, step: int, model: Any, optimizer: Any, last: bool, **facts: Any) -> None:
+    """Write all that a run needs to go on as if it had not stopped, and keep the checkpoint before it.
 
     Args:
         folder: Where; it is made if it is not there.
         step: Number of steps done.
-        state: What to write: tensors, numbers, text.
+        model: Its parameters are written ...
+        optimizer: ... and its state.
         last: Whether nothing comes after it; then a failure ends the run, otherwise training goes on.
+        facts: What `newest` checks, and what the next start needs: `config`, `script`, `world`, `global_batch`.
 
     Raises:
         OSError: The last one could not be written.
     """
+    state = {"schema": SCHEMA, "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), **facts}
     path, unfinished = folder / f"step-{step:08d}.pt", folder / "unfinished.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(one for one in folder.glob("step-*.pt") if one.name < path.name)[:-1]:
             old.unlink()  # first, so that there is never need for the space of three
         with unfinished.open("wb") as file:
-            torch.save({"schema": SCHEMA, "step": step, **state}, file)
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)

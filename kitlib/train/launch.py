@@ -1,9 +1,9 @@
 """Start the worker in a Pod of an Indexed Job: check the configuration, find rank 0, become the worker.
 
-The configuration is checked here because torchrun turns every exit code of a worker into 1, while the Job's
-`podFailurePolicy` must see 64 ("wrong configuration, do not retry"). With one process per Pod this process becomes
-the worker itself, which calls `meet` to find the other ranks; torchrun (150 MB and 2 s per Pod) comes in only where a
-Pod has several GPUs.
+With one process per Pod this process becomes the worker itself, which calls `meet` to find the other ranks. torchrun
+(150 MB and 2 s per Pod) comes in only where a Pod has several GPUs. It runs in this process, because its own program
+turns every exit code of a worker into 1, while the Job's `podFailurePolicy` must see 64 ("wrong configuration, do not
+retry") and 143 ("told to stop, and has saved").
 
 What it reads: `JOB_COMPLETION_INDEX` (set by the Job controller), `KIT_SERVICE` (name of the Service in front of
 rank 0), `KIT_PORT` (where rank 0 listens), `POD_IP`, `KIT_GPUS` (GPUs per Pod), `KIT_WORKERS` (Pods that an elastic run
@@ -58,7 +58,7 @@ def wait_for(host: str, port: int, limit: float = 300.0) -> None:
 
 
 def meet(rank: int, world: int, limit: float, last: Path | None = None) -> Any:
-    """Return the store in which all ranks of this attempt have met (called by the worker).
+    """Return the store in which all ranks of this attempt have met (called by the worker); None: PyTorch makes one.
 
     Rank 0 serves it on its Pod's address, the others reach it by the Service. A rank that comes back may find the
     store of the attempt that just broke; that store has already counted the rank, so the rank waits for the next one.
@@ -70,6 +70,10 @@ def meet(rank: int, world: int, limit: float, last: Path | None = None) -> Any:
     """
     import torch.distributed as dist
 
+    if "KIT_LISTEN" not in os.environ:  # not the only rank of a Pod
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29511")
+        return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     begin, absent = time.monotonic(), [0]
     deadline = begin + limit
@@ -100,6 +104,25 @@ def meet(rank: int, world: int, limit: float, last: Path | None = None) -> Any:
     raise TimeoutError(f"rank {late} did not come to {host}:{port} within {limit:.0f} s; its log shows what it does")
 
 
+def torchrun(flags: list[str]) -> NoReturn:
+    """Start and watch the ranks of this Pod; end with 64 if one did, with 143 if all were told to stop, else with 1."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as run
+
+    code = 0
+    try:
+        run(flags)
+    except ChildFailedError as error:
+        print(error, file=sys.stderr, flush=True)
+        codes = {failure.exitcode for failure in error.failures.values()}
+        code = 64 if 64 in codes else 143 if codes == {143} else 1
+    except SignalException as error:  # torchrun has told its ranks, and waited for them
+        code = 128 + int(error.sigval)
+    sys.stdout.flush()
+    os._exit(code)
+
+
 def main() -> None:
     """Read the Pod's environment and become the worker."""
     index = number("JOB_COMPLETION_INDEX", os.environ.get("JOB_COMPLETION_INDEX"))
@@ -124,20 +147,20 @@ def main() -> None:
     if gpus == 0:  # none was asked for: leave alone those that the node may show
         environment["CUDA_VISIBLE_DEVICES"] = ""
 
-    command = [sys.executable, str(HERE / "worker.py"), *sys.argv[1:]]
+    worker = [str(HERE / "worker.py"), *sys.argv[1:]]
     several = gpus > 1 and "KIT_SIMULATED_GPU" not in os.environ
     if "KIT_WORKERS" in os.environ:  # an elastic run keeps its global batch
-        command += ["--world", str(number("KIT_WORKERS", os.environ["KIT_WORKERS"]) * (gpus if several else 1))]
+        worker += ["--world", str(number("KIT_WORKERS", os.environ["KIT_WORKERS"]) * (gpus if several else 1))]
+    sys.stdout.flush()
     if several:
+        os.environ.update(environment)
         if index > 0:
             wait_for(address, at)
-        agent = ["-m", "torch.distributed.run", f"--nnodes={pods}", f"--nproc-per-node={gpus}", f"--node-rank={index}"]
-        command[1:1] = [*agent, f"--master-addr={address}", f"--master-port={at}"]
-    else:
-        environment |= {"RANK": str(index), "WORLD_SIZE": str(pods), "LOCAL_RANK": "0", "KIT_LISTEN": pod_ip,
-                        "MASTER_ADDR": address, "MASTER_PORT": str(at)}  # fmt: skip
-    sys.stdout.flush()
-    os.execve(sys.executable, command, {**os.environ, **environment})
+        torchrun([f"--nnodes={pods}", f"--nproc-per-node={gpus}", f"--node-rank={index}",
+                  f"--master-addr={address}", f"--master-port={at}", *worker])  # fmt: skip
+    environment |= {"RANK": str(index), "WORLD_SIZE": str(pods), "LOCAL_RANK": "0", "KIT_LISTEN": pod_ip,
+                    "MASTER_ADDR": address, "MASTER_PORT": str(at)}  # fmt: skip
+    os.execve(sys.executable, [sys.executable, *worker], {**os.environ, **environment})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ import torch.distributed as dist
 
 SCHEMA = 1  # version of the records
 MARK = "@kit "
-PEAK_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12}  # dense bf16
+PEAK_FLOPS = {"MIG": None, "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12,
+              "H200 NVL": 835e12, "H200": 989e12}  # fmt: skip
+"""Dense bf16 FLOP/s of a whole GPU; the first entry that a device's name contains counts."""
 ARMS = {"sync": True, "control": True, "no_sync": False}  # of the probe: whether gradients are averaged
 
 cuda = torch.cuda.is_available()
@@ -109,6 +111,18 @@ def seconds(begin: Any, end: Any) -> float:
     return float(round(begin.elapsed_time(end) / 1e3, 6))
 
 
+def last_gradient(*last: Any) -> list[Any]:
+    """Return a list whose only entry is always the stamp of the newest gradient of these parameters.
+
+    Args:
+        last: The parameters that backward reaches last: from then on it only waits for the other ranks.
+    """
+    newest = [stamp()]
+    for parameter in last:
+        parameter.register_post_accumulate_grad_hook(lambda _: newest.__setitem__(0, stamp()))
+    return newest
+
+
 def times(begin: Any, data: Any, ready: Any, averaged: Any, end: Any) -> dict[str, float]:
     """Return the seconds of a step's parts.
 
@@ -124,32 +138,32 @@ def times(begin: Any, data: Any, ready: Any, averaged: Any, end: Any) -> dict[st
     return {**waiting, "t_compute": round(compute, 6), "t_step": whole}
 
 
-def header(config: dict[str, Any], script: str, parameters: int, positions: int, text: Any, **sizes: Any) -> None:
+def header(parameters: int, positions: int, text: Any, config: dict[str, Any], **facts: Any) -> None:
     """Record what runs, on what, and how often.
 
     Args:
-        config: The settings.
-        script: SHA-256 of the worker.
         parameters: Number of parameters.
         positions: How many of them are position embeddings, which cost no FLOPs worth counting.
         text: The training data, uint8.
-        sizes: `world`, `global_batch`, `micro_batch`, `grad_accum`, `resumed_from`.
+        config: The settings.
+        facts: `script` (its SHA-256), `world`, `global_batch`, `micro_batch`, `grad_accum`, `resumed_from`.
     """
     device = torch.cuda.get_device_name() if cuda else "CPU"
     attention = 12 * config["n_layer"] * config["n_embd"] * config["block_size"]
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     record(
-        "header", **sizes, config=config, script=script, measure=own,
+        "header", **facts, config=config, measure=own,
         torch=torch.__version__, backend="nccl" if cuda else "gloo", simulated=not cuda, device=device,
         node=os.environ.get("NODE_NAME", socket.gethostname()), pod=os.environ.get("POD_NAME", ""),
         slots=os.environ.get("KIT_SIMULATED_GPU", ""), threads=config["threads"],
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         machine_cores=os.cpu_count(), ddp=dist.is_initialized(), block_size=config["block_size"],
-        tokens_per_step=sizes["global_batch"] * config["block_size"], parameters=parameters, steps=config["steps"],
+        tokens_per_step=facts["global_batch"] * config["block_size"], parameters=parameters, steps=config["steps"],
         warmup=config["warmup"], flops_per_token=6 * (parameters - positions) + attention,
         flops_formula="6 N + 12 n_layer n_embd block_size, N without position embeddings",
         peak_flops=next((peak for name, peak in PEAK_FLOPS.items() if name in device), None),
         data_bytes=len(text), data=hashlib.sha256(text.numpy().tobytes()).hexdigest()[:16], started=started,
+        cpu_s=round(time.process_time(), 3),
     )  # fmt: skip
 
 
@@ -168,10 +182,10 @@ def probe(rounds: int, gradients: Callable[[int, bool], Any]) -> None:
 
 
 def end(step: int, bits: int) -> None:
-    """Record that this rank has finished: the sum of its parameters' bits, and the largest memory it used."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Record that this rank has finished: the sum of its parameters' bits, its CPU seconds and largest memory."""
+    peak, cpu_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.process_time(), 3)
     record(
-        "end", step=step, parameters_bits=bits, ranks_equal=True,
+        "end", step=step, parameters_bits=bits, ranks_equal=True, cpu_s=cpu_s,
         peak_memory_mb=round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
         peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
     )  # fmt: skip

@@ -192,7 +192,9 @@ def flops_utilization(records: Iterable[Record]) -> dict[str, Any] | None:
     if not head["peak_flops"] or not speeds or head["simulated"]:
         return None
     share = float(np.median(speeds)) / head["world"] * head["flops_per_token"] / head["peak_flops"]
-    formula = f"tokens/s per GPU x ({head['flops_formula']}) / {head['peak_flops']:.3g} FLOP/s ({head['device']})"
+    formula = (
+        f"tokens/s per GPU x ({head['flops_formula']}) / {head['peak_flops']:.3g} FLOP/s, dense bf16 ({head['device']})"
+    )
     return {"mfu": share, "formula": formula}
 
 

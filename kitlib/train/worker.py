@@ -6,15 +6,14 @@ In a Kubernetes Job:     launch.py starts this file in each Pod, with RANK, WORL
 Go on after a stop:      the same command once more, with --checkpoints DIR in both
 
 The text is the source code of Python's standard library: every image has it, nothing is downloaded. What DDP adds to
-a training script stands in the blocks `DDP 1 of 4` to `DDP 4 of 4`. Two files lie beside this one: measure.py takes
-the times and prints one record per step, checkpoint.py keeps the files of the checkpoints. Exit codes: 0 done,
+a training script stands in one block, `DDP`. Beside this file lie settings.py, which reads the flags, measure.py, which
+takes the times and prints one record per step, checkpoint.py, which keeps the files, and launch.py. Exit codes: 0 done,
 1 failed, 64 wrong configuration (a retry cannot help), 143 told to stop (SIGTERM): every rank stopped after the same
 step and rank 0 saved.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import math
@@ -24,7 +23,8 @@ import sys
 import sysconfig
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ import checkpoint
 import measure
 import torch
 import torch.distributed as dist
+from launch import meet
 from measure import leave, record, stamp, wrong
+from settings import settings
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -86,28 +88,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def configure(argv: list[str]) -> Config:
-    """Return the configuration that the flags ask for."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    parser.error = wrong  # type: ignore[method-assign]
-    for field in fields(Config):
-        kind: Any = argparse.BooleanOptionalAction if field.type == "bool" else None
-        typed = {"action": kind} if kind else {"type": type(field.default)}
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **typed)
-    flags = vars(parser.parse_args(argv))
-    preset = flags.get("preset", "tiny")
-    if preset not in PRESETS:
-        wrong(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
-    config = Config(**{**PRESETS[preset], **flags})
-    if min(config.steps, config.batch_size, config.grad_accum, config.threads, config.save_every, config.timeout) < 1:
-        wrong("steps, batch-size, grad-accum, threads, save-every and timeout must be at least 1")
-    if config.n_embd % config.n_head or config.vocab_size < 256 or config.dtype not in ("float32", "bfloat16"):
-        wrong("n-embd must be a multiple of n-head, vocab-size at least 256, dtype float32 or bfloat16")
-    return config
-
-
 # ---------------------------------------------------------------- set-up
-cfg = configure(sys.argv[1:])
+cfg: Config = settings(Config, PRESETS, sys.argv[1:])
+if cfg.n_embd % cfg.n_head or cfg.vocab_size < 256:
+    wrong("n-embd must be a multiple of n-head, vocab-size at least 256")
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 local_rank = int(os.environ.get("LOCAL_RANK", 0))
 master_process = rank == 0
@@ -120,22 +104,6 @@ torch.set_num_threads(cfg.threads)
 torch.set_float32_matmul_precision("high")
 if cuda:
     torch.cuda.set_device(device)
-
-
-# ---------------------------------------------------------------- DDP 1 of 4: the ranks find each other
-if world > 1 or cfg.ddp:
-    own_store: dict[str, Any] = {}
-    if "KIT_LISTEN" in os.environ:  # a Pod with one rank; else torchrun has made a store
-        from launch import meet
-
-        last_save = Path(cfg.checkpoints, f"step-{cfg.steps:08d}.pt") if cfg.checkpoints else None
-        own_store = {"store": meet(rank, world, cfg.rendezvous_timeout, last_save)}
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29511")
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=world, device_id=device if cuda else None,
-        timeout=timedelta(seconds=cfg.timeout), **own_store,
-    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- data
@@ -218,31 +186,58 @@ decayed = [p for p in gpt.parameters() if p.dim() == 2]
 others = [p for p in gpt.parameters() if p.dim() != 2]
 groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}]
 optimizer = torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=(0.9, 0.95), fused=True)
+model: Any = torch.compile(gpt) if cfg.compile else gpt
+
+
+# ================================================================ DDP: all that it adds to a training script
+ddp = world > 1 or cfg.ddp
+if ddp:
+    last_save = Path(cfg.checkpoints, f"step-{cfg.steps:08d}.pt") if cfg.checkpoints else None
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=world, device_id=device if cuda else None,
+        timeout=timedelta(seconds=cfg.timeout), store=meet(rank, world, cfg.rendezvous_timeout, last_save),
+    )  # fmt: skip
+    model = DistributedDataParallel(
+        model, device_ids=[local_rank] if cuda else None, gradient_as_bucket_view=True, bucket_cap_mb=cfg.bucket_mb
+    )
+
+
+def averaging(wanted: bool) -> contextlib.AbstractContextManager[None]:
+    """Let backward average the gradients over the ranks while it runs, or keep them to this rank."""
+    return contextlib.nullcontext() if wanted or not ddp else model.no_sync()
+
+
+def add_up(value: Tensor) -> Callable[[], object]:
+    """Begin to sum a tensor over the ranks, in place; what is returned waits for the end of it."""
+    return dist.all_reduce(value, async_op=True).wait if ddp else lambda: None
+
+
+def from_rank_0(*values: Any) -> list[Any]:
+    """Return what rank 0 has: it decides, for the ranks may not see the same files."""
+    said = list(values)
+    if ddp:
+        dist.broadcast_object_list(said, 0)
+    return said
+
+
+def from_all_ranks(value: int) -> list[int]:
+    """Return what each rank has."""
+    said = [value] * world
+    if ddp:
+        dist.all_gather_object(said, value)
+    return said
+
+
+# ================================================================ end of DDP
 
 
 # ---------------------------------------------------------------- resume
 folder, script = Path(cfg.checkpoints), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-
-
-def save(step: int) -> None:
-    """Write all that a run needs to go on as if it had not stopped, with more ranks or fewer."""
-    state = {"model": gpt.state_dict(), "optimizer": optimizer.state_dict(), "config": asdict(cfg), "world": world,
-             "global_batch": global_batch, "script": script}  # fmt: skip
-    checkpoint.save(folder, step, state, last=step == cfg.steps)
-
-
 newest = checkpoint.newest(folder, asdict(cfg), script) if master_process and cfg.checkpoints else None
-said: list[Any] = [measure.started, newest]
-if dist.is_initialized():
-    dist.broadcast_object_list(said, 0)  # rank 0 decides: the ranks may not see the same files
-measure.common["attempt"], found = said
+measure.common["attempt"], found = from_rank_0(measure.started, newest)
 start, global_batch = 0, (cfg.world or world) * cfg.batch_size * cfg.grad_accum
 if found:
-    try:
-        gpt.load_state_dict(found["model"])
-        optimizer.load_state_dict(found["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        wrong(f"the checkpoint in {folder} does not fit the script's model, give another folder ({error})")
+    checkpoint.restore(folder, found, gpt, optimizer)
     start, global_batch = found["step"], found["global_batch"]
 
 # The global batch stays what it was, whatever the number of ranks is now.
@@ -251,17 +246,7 @@ if global_batch % world:
 local_batch = global_batch // world
 micro_batch = max(size for size in range(1, min(local_batch, cfg.batch_size) + 1) if local_batch % size == 0)
 grad_accum = local_batch // micro_batch
-
-
-# ---------------------------------------------------------------- DDP 2 of 4: wrap the model
-model: Any = torch.compile(gpt) if cfg.compile else gpt
-if dist.is_initialized():
-    model = DistributedDataParallel(
-        model, device_ids=[local_rank] if cuda else None, gradient_as_bucket_view=True, bucket_cap_mb=cfg.bucket_mb
-    )
-gradients_ready: list[Any] = [stamp()]
-for last in (gpt.wte.weight, gpt.wpe.weight):  # backward reaches the embeddings last: from then on it only waits
-    last.register_post_accumulate_grad_hook(lambda _: gradients_ready.__setitem__(0, stamp()))
+facts = {"config": asdict(cfg), "script": script, "world": world, "global_batch": global_batch}
 
 
 # ---------------------------------------------------------------- loop
@@ -273,10 +258,7 @@ def rate_of(step: int) -> float:
 
 
 def gradients(step: int, averaged: bool = True) -> tuple[Tensor, Any]:
-    """Make this step's gradients; return this rank's mean loss and the time at which the data was there.
-
-    DDP 3 of 4: it averages the gradients over the ranks while backward runs, in the last micro-batch only.
-    """
+    """Make this step's gradients; return this rank's mean loss and the time at which the data was there."""
     measure.alive(2 * cfg.timeout)
     total, first = torch.zeros((), device=device), rank * micro_batch
     batches = [batch_of(step, slice(at + first, at + first + micro_batch))
@@ -286,8 +268,7 @@ def gradients(step: int, averaged: bool = True) -> tuple[Tensor, Any]:
     if rank == cfg.slow_rank:
         time.sleep(cfg.slow_ms / 1e3)
     for number, (inputs, targets) in enumerate(batches, 1):
-        alone = dist.is_initialized() and not (averaged and number == grad_accum)
-        with model.no_sync() if alone else contextlib.nullcontext():
+        with averaging(averaged and number == grad_accum):  # once per step, with the last micro-batch
             with torch.autocast(device.type, torch.bfloat16, enabled=cfg.dtype == "bfloat16"):
                 loss = model(inputs, targets)
             (loss / grad_accum).backward()
@@ -306,10 +287,10 @@ def report(step: int, stamps: tuple[Any, ...], told: Tensor) -> bool:
     return bool(stop)
 
 
-measure.header(
-    asdict(cfg), script, sum(p.numel() for p in gpt.parameters()), gpt.wpe.weight.numel(), text, world=world,
-    resumed_from=start, micro_batch=micro_batch, grad_accum=grad_accum, global_batch=global_batch,
-)  # fmt: skip
+parameters = sum(p.numel() for p in gpt.parameters())
+measure.header(parameters, gpt.wpe.weight.numel(), text, **facts, resumed_from=start, micro_batch=micro_batch,
+               grad_accum=grad_accum)  # fmt: skip
+ready = measure.last_gradient(gpt.wte.weight, gpt.wpe.weight)  # backward reaches the embeddings last
 asked_to_stop: list[int] = []
 signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))  # only noted: all ranks must stop after the same step
 pending: deque[tuple[Any, ...]] = deque()  # a GPU's steps are read one late: it never waits for Python
@@ -319,37 +300,32 @@ while step < cfg.steps and not stopping:
     loss, data_ready = gradients(step)
     averaged = stamp()
     told = torch.stack([loss, torch.full_like(loss, bool(asked_to_stop))])
-    if dist.is_initialized():
-        summing = dist.all_reduce(told, async_op=True)  # the sum over ranks of the loss and of "asked to stop"
+    told_by_all = add_up(told)  # of the loss and of "asked to stop", while the optimizer works
     for group in optimizer.param_groups:
         group["lr"] = rate_of(step)
     nn.utils.clip_grad_norm_(gpt.parameters(), cfg.grad_clip)
     optimizer.step()
-    if dist.is_initialized():
-        summing.wait()
+    told_by_all()
     step += 1
     told = told.to("cpu", non_blocking=True)
-    pending.append((step, (begin, data_ready, gradients_ready[0], averaged, stamp()), told))
+    pending.append((step, (begin, data_ready, ready[0], averaged, stamp()), told))
     if len(pending) > cuda:
         stopping = report(*pending.popleft())
     if master_process and cfg.checkpoints and (step % cfg.save_every == 0 or step == cfg.steps or stopping):
-        save(step)
+        checkpoint.save(folder, step, gpt, optimizer, last=step == cfg.steps, **facts)
 while pending:
     report(*pending.popleft())
 if stopping and step < cfg.steps:
     record("stopped", step=step)
-    if dist.is_initialized():
-        dist.barrier()  # nobody leaves before rank 0 has saved
+    from_rank_0(step)  # nobody leaves before rank 0 has saved
     leave(143)
 
 
-# ---------------------------------------------------------------- DDP 4 of 4: prove that the ranks are equal, and end
-bits = sum(p.detach().view(torch.int32).long().sum() for p in gpt.parameters()).reshape(1)
-if dist.is_initialized():
-    everywhere = [torch.zeros_like(bits) for _ in range(world)]
-    dist.all_gather(everywhere, bits)
-    if len({int(one) for one in everywhere}) > 1:
-        raise RuntimeError(f"the ranks' parameters differ: {[int(one) for one in everywhere]}")
+# ---------------------------------------------------------------- finish
+bits = from_all_ranks(sum(int(p.detach().view(torch.int32).long().sum()) for p in gpt.parameters()))
+if len(set(bits)) > 1:  # same start, same averaged gradients: the same to the last bit
+    raise RuntimeError(f"the ranks' parameters differ: {bits}")
+if ddp:
     measure.probe(cfg.probe, gradients)
-measure.end(step, int(bits))
+measure.end(step, bits[rank])
 leave(0)

@@ -29,8 +29,8 @@ def free_port() -> int:
 class Ranks:
     """What the Pods of one run see: a folder with the scripts, an address each, one log per rank."""
 
-    def __init__(self, folder: Path, world: int, *flags: str) -> None:
-        self.folder, self.flags, self.port = folder, [*SMALL, *flags], free_port()
+    def __init__(self, folder: Path, world: int, *flags: str, **more: str) -> None:
+        self.folder, self.flags, self.port, self.more = folder, [*SMALL, *flags], free_port(), more
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("worker.py", *BESIDE):
             shutil.copy(SCRIPTS / name, folder / name)
@@ -45,7 +45,7 @@ class Ranks:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("KIT_")}
         return {**plain, "JOB_COMPLETION_INDEX": str(rank), "KIT_SERVICE": "ranks", "RANKS_SERVICE_HOST": "127.0.0.1",
                 "RANKS_SERVICE_PORT": str(self.port), "KIT_PORT": str(self.port), "POD_IP": "127.0.0.1",
-                "OMP_NUM_THREADS": "1"}  # fmt: skip
+                "OMP_NUM_THREADS": "1", **self.more}  # fmt: skip
 
     def log_of(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}.log"

@@ -23,8 +23,8 @@ Start = Callable[..., Ranks]
 def ranks(tmp_path: Path) -> Iterator[Start]:
     made: list[Ranks] = []
 
-    def start(world: int, *flags: str, name: str = "run") -> Ranks:
-        made.append(Ranks(tmp_path / f"{name}-{len(made)}", world, *flags))
+    def start(world: int, *flags: str, **environment: str) -> Ranks:
+        made.append(Ranks(tmp_path / f"run-{len(made)}", world, *flags, **environment))
         return made[-1].start()
 
     yield start
@@ -203,6 +203,15 @@ def test_a_wrong_configuration_ends_with_64_and_one_line(ranks: Start) -> None:
         run = ranks(1, *flags)
         assert run.wait() == [64]
         assert word in run.text(0) and len(run.text(0).splitlines()) == 1
+
+
+def test_ranks_below_torchrun_end_with_the_codes_that_the_job_must_see(ranks: Start) -> None:
+    run = ranks(1, "--steps", "5000", "--checkpoints", "checkpoints", KIT_GPUS="2")
+    run.until_step(2)
+    run.running[0].terminate()
+    assert run.wait() == [143] and len(rec.of_kind(run.records(), "stopped")) == 2
+    run.flags += ["--n-head", "2"]  # another model than the checkpoint's: only the ranks can find that out
+    assert run.start().wait() == [64] and "holds another model" in run.text(0)
 
 
 def test_a_pod_outside_the_run_is_a_wrong_configuration(ranks: Start) -> None:
