@@ -179,6 +179,7 @@ def node_start(name: str) -> None:
 @click.option("--image", help="Any image with PyTorch.  [default: PyTorch's public one]")
 @click.option("--pull-secret", metavar="NAME", help="Secret with the password of a private registry.")
 @click.option("--checkpoints", default="auto", show_default=True, help="auto, none, pvc:CLAIM or hostpath:/FOLDER.")
+@click.option("--min-workers", type=int, help="Go on with so few when the cluster holds no more (elastic).")
 @click.option("--cpu", help="CPU request of a Pod, such as 500m.")
 @click.option("--memory", help="Memory request and limit of a Pod, such as 1Gi.")
 @click.option("--node-selector", multiple=True, metavar="KEY=VALUE", help="A label that nodes must have.")
@@ -203,6 +204,36 @@ def train(
 
     def work() -> int:
         return train_command(workers, gpus_per_worker, preset, steps, out, as_json=as_json, **options)
+
+    sys.exit(_on_cluster(work, keep))
+
+
+@kit.command()
+@click.option("--worlds", default="1,2", show_default=True, help="Numbers of ranks to compare.")
+@click.option("--repeats", default=3, show_default=True, help="Runs of each kind; intervals need 3.")
+@click.option("--steps", default=20, show_default=True, help="Training steps of each run.")
+@click.option("--gpus-per-worker", default=1, show_default=True, help="GPUs of each worker.")
+@click.option("--preset", default="tiny", show_default=True, help="Model size: tiny, small or gpt2-124m.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="out/study", show_default=True, help="Folder of results."
+)
+@keep
+@as_json
+def study(
+    worlds: str, repeats: int, steps: int, gpus_per_worker: int, preset: str, out: Path, keep: bool, as_json: bool
+) -> None:
+    """Measure how training scales: 1 to N ranks, with and without DDP, against N independent copies."""
+    from kitlib.train import describe
+    from kitlib.train.cli import study_command
+
+    if not all(word.strip().isdigit() for word in worlds.split(",")):
+        raise KitError(f"--worlds {worlds}: write numbers of ranks with commas between them, such as 1,2.")
+    sizes = [int(word) for word in worlds.split(",")]
+    describe(max(sizes), gpus_per_worker, preset, steps=steps)  # refused before a cluster starts
+
+    def work() -> int:
+        options = {"gpus_per_worker": gpus_per_worker, "preset": preset}
+        return study_command(sizes, repeats, steps, out, as_json, **options)
 
     sys.exit(_on_cluster(work, keep))
 

@@ -48,6 +48,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         (["train", "--workers", "0"], ["workers"]),
         (["train", "--workers", "-1"], ["workers"]),
         (["train", "--steps", "0"], ["steps"]),
+        (["study", "--worlds", "1,two"], ["--worlds 1,two", "such as 1,2"]),
+        (["study", "--worlds", "0"], ["workers is 0"]),
         (["run", "77"], ["77"]),
         (["run", ""], ["''"]),
         (["bench", "cluster", "--repeats", "0"], ["--repeats"]),

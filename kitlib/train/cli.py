@@ -1,10 +1,11 @@
-"""`kit train`: submit a run to the cluster that `KUBECONFIG` names, follow it, keep its numbers and pictures."""
+"""`kit train` and `kit study`: run on the cluster that `KUBECONFIG` names, follow, keep the numbers and pictures."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,46 @@ def _train(job: Any, out: Path, screen: Any, as_json: bool, keep_run: bool) -> i
     finally:
         if run is not None and not keep_run:
             train.run.take_back(run, wait=True)
+
+
+def study_command(worlds: list[int], repeats: int, steps: int, out: Path, as_json: bool, **options: Any) -> int:
+    """Run a scaling study from a shell and write its records, table and figure.
+
+    Args:
+        worlds: Numbers of ranks.
+        repeats: How often each arm is measured.
+        steps: Training steps of each run.
+        out: Folder for `study.jsonl`, `scaling.json` and `scaling.png`; made if needed.
+        as_json: Print the table as JSON on standard output, and progress on standard error.
+        options: More of what `kitlib.train.describe` takes.
+
+    Returns:
+        The exit code, as of `train_command`.
+    """
+    from kitlib import train
+
+    screen = sys.stderr if as_json else sys.stdout
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        fit = train.preflight(max(worlds, default=1), **options)
+        if not fit.fits:
+            raise KitError(str(fit).replace("\n", " "))
+        say = partial(print, file=screen, flush=True)
+        study = train.scaling_study(worlds, repeats, steps, say, **options)
+    except train.TrainingFailed as error:
+        print(f"kit study: {error}", file=sys.stderr)
+        return FAILED
+    except (KitError, OSError) as error:
+        print(f"kit study: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("kit study: interrupted; its runs are deleted", file=sys.stderr)
+        return INTERRUPTED
+    study.save(out / "study.jsonl")
+    (out / "scaling.json").write_text(json.dumps(study.table(), indent=2) + "\n")
+    study.plot().savefig(out / "scaling.png", dpi=120)
+    print(json.dumps(study.table()) if as_json else f"{study!r}\nresults in {out}", flush=True)
+    return DONE
 
 
 def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:

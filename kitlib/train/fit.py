@@ -8,7 +8,7 @@ from typing import Any
 
 from kitlib.errors import KitError
 from kitlib.train.api import Api
-from kitlib.train.job import GPU, TrainJob, manifests
+from kitlib.train.job import GPU, REAL_GPU, TrainJob, manifests
 
 DECIMAL = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 SUFFIXES = {**DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -89,12 +89,36 @@ def preflight(job: TrainJob, api: Api | None = None) -> Preflight:
     except KitError as error:
         return Preflight(job.workers, job.workers, job.workers, lines=[f"Cannot look at the nodes: {error}"])
     usable = [node for node in nodes if not node.why_not]
+    if job.preset in REAL_GPU and not any(node.allocatable.get(GPU) and not node.simulated for node in usable):
+        return Preflight(job.workers, simulated=True, lines=_needs_a_gpu(job, wanted))
     result = Preflight(job.workers)
     result.start = sum(_places(wanted, node.free) for node in usable)
     result.possible = sum(_places(wanted, node.allocatable) for node in usable)
     result.simulated = any(node.simulated for node in usable)
     result.lines = _explain(job, result, usable, [node for node in nodes if node.why_not])
+    if result.possible < job.workers:
+        result.lines += _short(wanted, usable)
     return result
+
+
+def _needs_a_gpu(job: TrainJob, wanted: Amounts) -> list[str]:
+    return [
+        f"Preset {job.preset} is made for real GPUs: {REAL_GPU[job.preset]}. Each worker also asks for "
+        f"{wanted['cpu']:g} CPU cores and {wanted['memory'] / 2**30:g} GiB of memory.",
+        "There is no real GPU here: take the preset tiny or small, or a machine or a cluster with GPUs "
+        "(docs/real-clusters.md has the commands).",
+    ]
+
+
+def _short(wanted: Amounts, nodes: list[Node]) -> list[str]:
+    """Name what not even the largest node has enough of, GPUs apart."""
+    units = {"cpu": (1, "CPU cores"), "memory": (2**30, "GiB of memory")}
+    lines = []
+    for name, (unit, words) in units.items():
+        most = max((node.allocatable.get(name, 0.0) for node in nodes), default=0.0)
+        if wanted.get(name, 0.0) > most:
+            lines.append(f"A worker asks for {wanted[name] / unit:g} {words}, a node has at most {most / unit:.3g}.")
+    return lines
 
 
 def _places(wanted: Amounts, offered: Amounts) -> int:

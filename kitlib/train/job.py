@@ -27,7 +27,7 @@ from kitlib.home import kit_home
 GPU = "nvidia.com/gpu"
 IMAGE = "pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime"
 SCRIPTS = Path(__file__).parent
-BESIDE = ("launch.py", "measure.py", "checkpoint.py")
+BESIDE = ("launch.py", "settings.py", "measure.py", "checkpoint.py")
 """The files that lie beside the worker script in a Pod."""
 PART_OF = {"app.kubernetes.io/part-of": "kit", "app.kubernetes.io/name": "train"}
 JOB_NAME, INDEX = "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-completion-index"
@@ -36,6 +36,10 @@ TAINT = re.compile(
 )
 RESERVED = {"KIT_SERVICE", "KIT_PORT", "KIT_GPUS", "KIT_WORKERS", "POD_IP", "POD_NAME", "NODE_NAME",
             "JOB_COMPLETION_INDEX", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # fmt: skip
+REAL_GPU = {
+    "gpt2-124m": "bfloat16, torch.compile, and a batch for 80 GB of GPU memory (less: batch_size=, grad_accum=)"
+}
+"""Presets that make no sense without a real GPU, and what they want of it."""
 GRACE_SECONDS = 45
 """More than the 30 s that torchrun gives its workers, which is more than a save takes."""
 
@@ -171,6 +175,8 @@ def prepare(job: TrainJob) -> TrainJob:
         raise KitError(f"Unknown preset {job.preset!r}: choose one of {', '.join(presets)}.")
     _check_settings(job, _known(job.worker_script, "settings"))
     _check_place(job)
+    if job.checkpoint_folder and not job.checkpoint_folder.is_absolute():
+        raise KitError(f"checkpoints is {job.checkpoints!r}: the folder must be a whole path, hostpath:/FOLDER.")
     name = job.name or f"{job.preset}-{secrets.token_hex(3)}"
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?", name):
         raise KitError(f"{name!r} cannot name a run: lower-case letters, digits, dashes, a letter first, at most 50.")

@@ -57,7 +57,7 @@ class Progress:
             steps: Steps in all.
             text: State in words, such as the throughput and the time left.
         """
-        line = f"step {step}/{steps}  {text}"
+        line = f"step {step}/{steps}  {text}" if steps else text
         due = step >= steps > 0 or time.monotonic() - self._at > self.every
         if line != self._said and due:
             self._said, self._at = line, time.monotonic()

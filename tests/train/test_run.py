@@ -23,7 +23,7 @@ from kitlib.train import elastic, explain
 from kitlib.train import records as records_of
 from kitlib.train import run as runs
 from kitlib.train.api import Api
-from kitlib.train.cli import train_command
+from kitlib.train.cli import study_command, train_command
 
 SMALL = {"n_layer": 2, "n_embd": 64, "block_size": 32, "batch_size": 4, "data_bytes": 300_000, "gpus_per_worker": 0}
 SLOW = {"slow_rank": 0, "slow_ms": 100}
@@ -158,7 +158,10 @@ def test_a_worker_that_hangs_is_named_with_its_last_lines_and_the_run_goes_on_fr
 
 def test_a_worker_that_never_comes_to_the_others_is_named(submit: Submit, tmp_path: Path) -> None:
     mine = script_with(
-        tmp_path, "cfg = configure(sys.argv[1:])\n", "if os.environ['RANK'] == '1':", "    time.sleep(600)"
+        tmp_path,
+        "cfg: Config = settings(Config, PRESETS, sys.argv[1:])\n",
+        "if os.environ['RANK'] == '1':",
+        "    time.sleep(600)",
     )
     run = submit(workers=2, steps=4, script=mine, restarts=0, rendezvous_timeout=5)
     with pytest.raises(train.TrainingFailed, match="Rank 0 failed(?s:.*)TimeoutError: rank 1 did not come"):
@@ -179,6 +182,10 @@ def test_one_worker_more_than_there_are_gpus_waits_and_says_why(submit: Submit, 
     assert (predicted.start, predicted.possible, predicted.fits) == (3, 3, False)
     with pytest.raises(KitError, match="4 ranks would wait for ever(?s:.*)holds only 3"):
         train.scaling_study(worlds=(1, 4), repeats=1, steps=10, **{**SMALL, "gpus_per_worker": 1})
+    large = train.fit.preflight(train.describe(workers=1, cpu="9000"), api)
+    assert "A worker asks for 9000 CPU cores, a node has at most" in str(large)
+    real = train.fit.preflight(train.describe(workers=1, preset="gpt2-124m"), api)
+    assert real.possible == 0 and "made for real GPUs: bfloat16" in str(real) and "4 CPU cores and 16 GiB" in str(real)
     run = submit(workers=4, gpus_per_worker=1)
     until(lambda: "waits for 1 GPU; the cluster has 3" in run.explain())
     phases = [pod["status"]["phase"] for pod in run.state().pods]
@@ -291,6 +298,18 @@ def test_the_train_command_writes_numbers_records_and_figures(
     assert printed == written and printed["tokens_per_s"] > 0 and printed["world_size"] == 2
     assert len(train.load(tmp_path / "records.jsonl")) > 2 * STEPS
     assert (tmp_path / "throughput.png").stat().st_size > 10_000
+
+
+def test_the_study_command_writes_a_table_records_and_a_figure(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study_command([1], 1, 10, tmp_path, as_json=True, **SMALL) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "scaling.json").read_text())
+    assert [(row["arm"], row["ranks"]) for row in printed] == [("ddp", 1), ("none", 1)]
+    assert len(train.Study(train.load(tmp_path / "study.jsonl")).arms) == 2
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    assert study_command([9], 1, 10, tmp_path, as_json=False, gpus_per_worker=1) == 2
 
 
 @pytest.mark.parametrize("wrong", [(0, 1, "tiny", None), (2, 1, "huge", None), (2, 1, "tiny", 0), (9, 1, "tiny", None)])
