@@ -11,6 +11,7 @@ from kitlib.train.fit import read_nodes
 from kitlib.train.job import GPU
 from kitlib.train.logs import rank_of
 from kitlib.train.mends import mend
+from kitlib.train.records import Record, of_kind
 
 EXITS = {
     64: "the configuration is wrong (64)",
@@ -177,6 +178,28 @@ def hung(pods: list[Pod], lines: dict[str, list[str]]) -> list[str]:
             waited = f"rank {', '.join(map(str, others))} waited for it in vain"
             end = f"`kubectl delete pod {name}` makes the Job replace it now"
             found.append(f"Rank {rank} on {pod['spec'].get('nodeName')} hangs: {waited}. {end}.{tail}")
+    return found
+
+
+def late(pods: list[Pod], records: list[Record], lines: dict[str, list[str]]) -> list[str]:
+    """Name the ranks that run and that the others still wait for at the start.
+
+    Args:
+        pods: The run's Pods.
+        records: The run's records so far; a header after a `late` one says that all have come.
+        lines: The log of each, by the Pod's uid.
+    """
+    met = max((one["time"] for one in of_kind(records, "header")), default=0.0)
+    absent = {rank: one for one in of_kind(records, "late") if one["time"] > met for rank in one["absent"]}
+    found = []
+    for pod in pods:
+        rank, name = rank_of(pod), pod["metadata"]["name"]
+        if rank in absent and pod["status"].get("phase") == "Running":
+            tail = _tail(lines.get(pod["metadata"]["uid"], []), 6)
+            found.append(
+                f"Rank {rank} on {pod['spec'].get('nodeName')} has not come to the others for "
+                f"{absent[rank]['seconds']:.0f} s. `kubectl delete pod {name}` makes the Job replace it.{tail}"
+            )
     return found
 
 

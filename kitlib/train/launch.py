@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 HERE = Path(__file__).absolute().parent
+NOTICE = 30.0
+"""Seconds after which a rank says for whom it waits."""
+
 ALONE = 20.0
 """Seconds that a rank of a run whose last checkpoint is there waits for the others."""
 
@@ -69,6 +72,7 @@ def meet(rank: int, world: int, limit: float, last: Path | None = None) -> Any:
         TimeoutError: A rank has not come within `limit` seconds.
     """
     import torch.distributed as dist
+    from measure import record
 
     if "KIT_LISTEN" not in os.environ:  # not the only rank of a Pod
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
@@ -76,13 +80,17 @@ def meet(rank: int, world: int, limit: float, last: Path | None = None) -> Any:
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     begin, absent = time.monotonic(), [0]
-    deadline = begin + limit
+    deadline, said = begin + limit, False
     options: dict[str, Any] = {"wait_for_workers": False}
     if rank == 0:
         listener = socket.create_server((os.environ["KIT_LISTEN"], port), backlog=1024, reuse_port=False)
         options["master_listen_fd"] = listener.detach()
 
     def waited() -> bool:
+        nonlocal said
+        if absent and not said and time.monotonic() - begin > NOTICE:
+            record("late", absent=absent, seconds=NOTICE)
+            said = True
         if last and last.exists() and time.monotonic() - begin > min(ALONE, limit):
             print(f"launch.py: {last} is there and not all ranks come any more: the run is complete", flush=True)
             os._exit(0)

@@ -68,7 +68,7 @@ def dump(records: Iterable[Record], path: str | Path) -> Path:
 
 
 def of_kind(records: Iterable[Record], kind: str) -> list[Record]:
-    """Return the records of one kind: header, step, save, probe, warning, stopped, error, end."""
+    """Return the records of one kind: late, header, step, save, probe, warning, stopped, error, end."""
     return [one for one in records if one["kind"] == kind]
 
 

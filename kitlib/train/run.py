@@ -392,7 +392,8 @@ class Run:
                 log.join(1)
                 if explain.is_root_cause(pod, log.lines):
                     lines.append(explain.failure(pod, log.lines[-6:]))
-        lines += explain.hung(state.pods, {uid: log.lines for uid, log in self._logs.items()})
+        printed = {uid: log.lines for uid, log in self._logs.items()}
+        lines += explain.hung(state.pods, printed) + explain.late(state.pods, known, printed)
         lines += [f"Rank {one['rank']}: {one['text']}" for one in rec.of_kind(known, "warning")]
         for part in rec.attempts(known)[1:] if known else []:
             lines.append(f"All ranks are back: resumed from step {part['resumed_from']}, {part['world']} in all.")

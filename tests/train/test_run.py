@@ -20,6 +20,7 @@ from kitlib.course.exercise import NotAttempted, NotYet
 from kitlib.course.exercises import chapter_10
 from kitlib.errors import KitError
 from kitlib.train import elastic, explain
+from kitlib.train import job as jobs
 from kitlib.train import records as records_of
 from kitlib.train import run as runs
 from kitlib.train.api import Api
@@ -156,16 +157,30 @@ def test_a_worker_that_hangs_is_named_with_its_last_lines_and_the_run_goes_on_fr
     assert numbers["finished"] and numbers["restarts"] == 1 and numbers["lost_steps"] == 0
 
 
-def test_a_worker_that_never_comes_to_the_others_is_named(submit: Submit, tmp_path: Path) -> None:
+def with_beside(folder: Path, line: str, instead: str) -> Path:
+    """Return a folder with the scripts beside the worker, with another line in place of one of launch.py's."""
+    for name in jobs.BESIDE:
+        (folder / name).write_text((jobs.SCRIPTS / name).read_text())
+    text = (folder / "launch.py").read_text()
+    assert text.count(line) == 1
+    (folder / "launch.py").write_text(text.replace(line, instead))
+    return folder
+
+
+def test_a_worker_that_never_comes_to_the_others_is_named(
+    submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = script_with(
         tmp_path,
         "cfg: Config = settings(Config, PRESETS, sys.argv[1:])\n",
         "if os.environ['RANK'] == '1':",
         "    time.sleep(600)",
     )
-    run = submit(workers=2, steps=4, script=mine, restarts=0, rendezvous_timeout=5)
+    monkeypatch.setattr(jobs, "SCRIPTS", with_beside(tmp_path, "NOTICE = 30.0", "NOTICE = 2.0"))
+    run, seen = submit(workers=2, steps=4, script=mine, restarts=0, rendezvous_timeout=8), io.StringIO()
     with pytest.raises(train.TrainingFailed, match="Rank 0 failed(?s:.*)TimeoutError: rank 1 did not come"):
-        follow(run)
+        run.wait(timeout=150, file=seen)
+    assert f"has not come to the others for 2 s. `kubectl delete pod {run.name}-1-" in seen.getvalue()
 
 
 def test_a_wrong_configuration_fails_the_job_at_once_without_a_retry(submit: Submit, tmp_path: Path) -> None:
