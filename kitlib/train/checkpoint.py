@@ -34,7 +34,7 @@ def newest(folder: Path, config: dict[str, Any], script: str) -> State | None:
         except OSError:
             raise  # the volume is in trouble, not the file: a retry may find it well
         except Exception as error:
-            warn(f"{path} is damaged ({str(error).splitlines()[0]}): going back to an older one")
+            warn(f"{path} is damaged ({str(error).splitlines()[0].partition('. ')[0]}): going back to an older one")
             continue
         _check(path, state, config, script)
         return state

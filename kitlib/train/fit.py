@@ -97,7 +97,8 @@ def preflight(job: TrainJob, api: Api | None = None) -> Preflight:
     result.simulated = any(node.simulated for node in usable)
     result.lines = _explain(job, result, usable, [node for node in nodes if node.why_not])
     if result.possible < job.workers:
-        result.lines += _short(wanted, usable)
+        mend = _short(wanted, usable) or f"Ask for fewer workers{_mend(job, usable)}."
+        result.lines.append(f"Even an empty cluster holds only {result.possible}. {mend}")
     return result
 
 
@@ -110,15 +111,16 @@ def _needs_a_gpu(job: TrainJob, wanted: Amounts) -> list[str]:
     ]
 
 
-def _short(wanted: Amounts, nodes: list[Node]) -> list[str]:
+def _short(wanted: Amounts, nodes: list[Node]) -> str:
     """Name what not even the largest node has enough of, GPUs apart."""
     units = {"cpu": (1, "CPU cores"), "memory": (2**30, "GiB of memory")}
     lines = []
     for name, (unit, words) in units.items():
         most = max((node.allocatable.get(name, 0.0) for node in nodes), default=0.0)
         if wanted.get(name, 0.0) > most:
-            lines.append(f"A worker asks for {wanted[name] / unit:g} {words}, a node has at most {most / unit:.3g}.")
-    return lines
+            lines.append(f"A worker asks for {wanted[name] / unit:g} {words}, a node has at most {most / unit:.3g}: "
+                         f"give less with {name}=.")  # fmt: skip
+    return " ".join(lines)
 
 
 def _places(wanted: Amounts, offered: Amounts) -> int:
@@ -180,12 +182,12 @@ def _explain(job: TrainJob, result: Preflight, usable: list[Node], excluded: lis
         return [*lines, "It fits: all workers start at once."]
     lines.append(f"{result.start} of {job.workers} can start now; the others stay Pending, and these wait for them.")
     if result.possible >= job.workers:
-        return [*lines, "It fits once the Pods that hold the rest have ended (`kubectl get pods --all-namespaces`)."]
-    lines.append(f"Even an empty cluster holds only {result.possible}: ask for fewer workers{_mend(job, total)}.")
+        lines.append("It fits once the Pods that hold the rest have ended (`kubectl get pods --all-namespaces`).")
     return lines
 
 
-def _mend(job: TrainJob, total: int) -> str:
+def _mend(job: TrainJob, nodes: list[Node]) -> str:
+    total = sum(node.allocatable.get(GPU, 0) for node in nodes)
     if not job.gpus_per_worker:
         return ", or for less CPU or memory"
     if total < job.workers * job.gpus_per_worker:
