@@ -95,16 +95,13 @@ def study_command(worlds: list[int], repeats: int, steps: int, out: Path, as_jso
     screen = sys.stderr if as_json else sys.stdout
     try:
         out.mkdir(parents=True, exist_ok=True)
-        fit = train.preflight(max(worlds, default=1), **options)
-        if not fit.fits:
-            raise KitError(str(fit).replace("\n", " "))
         say = partial(print, file=screen, flush=True)
         study = train.scaling_study(worlds, repeats, steps, say, **options)
     except train.TrainingFailed as error:
         print(f"kit study: {error}", file=sys.stderr)
         return FAILED
     except (KitError, OSError) as error:
-        print(f"kit study: {error}", file=sys.stderr)
+        print(f"kit study: {error}".replace("\n", " "), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("kit study: interrupted; its runs are deleted", file=sys.stderr)
