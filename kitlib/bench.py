@@ -308,8 +308,8 @@ def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> l
         hollow: Nodes.
 
     Returns:
-        Per entry of `pods`: their number, seconds until all are Ready and until they are gone, milliseconds to list them,
-        milliseconds of the control plane's CPU per Pod for all of it, and its resident memory afterwards in MiB.
+        Per entry of `pods`: their number, seconds until all are Ready and until they are gone, milliseconds to list
+        them, milliseconds of the control plane's CPU per Pod for all of it, and its resident memory afterwards in MiB.
     """
     with _fresh_cluster("--nodes", "1", "--hollow", str(hollow)):
         processes = {process["name"]: process["pid"] for process in local.status()["processes"]}
