@@ -53,7 +53,7 @@ def test_every_command_of_the_readme_exists() -> None:
         known |= set(group.commands) if isinstance(group, click.Group) else set()
     named = {word for line in re.findall(r"`kit ([^`]+)`", README) for word in re.findall(r"^[a-z]+", line)}
     assert named <= known
-    assert known - {"stop", "kill", "start", "cluster", "api"} <= named | {"kubeconfig"}
+    assert known - {"stop", "kill", "start", "cluster", "api", "scale"} <= named | {"kubeconfig"}
 
 
 def test_every_notebook_is_listed() -> None:
