@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from kitlib.errors import KitError
 from kitlib.train.mends import mend
-from kitlib.transport import Transport, configuration, message_of
+from kitlib.transport import GONE, Transport, configuration, message_of
 
 TIMEOUT = (5, 30)
 """Seconds to connect and to wait for an answer."""
@@ -74,7 +74,7 @@ class Api:
             said = message_of(error)
             raise kind(f"The API server answers {error.status}: {said}. {mend(said)}".strip()) from error
         except (HTTPError, OSError) as error:
-            raise Away(f"The API server at {self.client.configuration.host} does not answer.") from error
+            raise Away(f"The API server at {self.client.configuration.host} does not answer. {GONE}") from error
 
     def patiently(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """Do as `ask`, and wait while the API server is away (it may restart while a run goes on)."""

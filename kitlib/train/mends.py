@@ -5,6 +5,7 @@ from __future__ import annotations
 _IMAGE = "Check the name; image= takes another one, pull_secret= names the Secret of a private registry."
 
 MENDS = {
+    'namespaces "': "The chapter's namespace is gone: the set-up cell makes it again.",
     "exceeded quota": "Free some of it (`kubectl describe quota`), or ask for fewer workers, less cpu= or memory=.",
     "failed quota": "The quota wants limits that the run does not set: a LimitRange with defaults adds them.",
     "violates PodSecurity": "Leave out what the level forbids: checkpoints='pvc:CLAIM' or 'none', no hostpath.",

@@ -22,6 +22,8 @@ from kitlib.train.records import Record
 
 Start = Callable[..., Any]
 
+INTERRUPTED = "The study has stopped, and its runs are deleted; run the cell again for a new one."
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -110,6 +112,9 @@ def _measure(arm: Arm, start: Start, steps: int, options: dict[str, Any]) -> lis
         for run in started:
             run.wait(file=io.StringIO())
         return [one for run in started for one in run.records()]
+    except KeyboardInterrupt as error:
+        error._render_traceback_ = lambda: [INTERRUPTED]  # type: ignore[attr-defined]
+        raise
     finally:
         for run in started:
             run.delete()
@@ -255,4 +260,4 @@ def _points(axis: Any, study: Study, worlds: list[int], color: str) -> None:
         low, high = rec.interval(rates, block=1) if len(rates) > 2 else (min(rates), max(rates))
         axis.plot([world, world], [low, high], "-", lw=5, color=color, alpha=0.45, solid_capstyle="butt")
         axis.annotate(f"{100 * middle / (world * single):.0f} % of ideal", (world, middle), xytext=(12, -20),
-                      textcoords="offset points", fontsize=12)  # fmt: skip
+                      textcoords="offset points", fontsize=12, bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from kitlib.errors import KitError
 from kitlib.train import records as rec
 from kitlib.train import report
-from kitlib.train.scaling import Arm, Study, arms_of
+from kitlib.train.scaling import INTERRUPTED, Arm, Study, arms_of, scaling_study
 
 from . import made
 
@@ -105,6 +106,19 @@ def test_a_study_measures_both_baselines_and_both_ceilings() -> None:
     assert rows["ddp", 4]["tokens_per_s"] == pytest.approx(4 * 1280)
     assert rows["ddp", 4]["of_ideal"] == pytest.approx(1) and rows["ddp", 4]["of_machine"] == pytest.approx(1)
     assert rows["none", 1]["of_machine"] is None and np.isfinite(rows["copies", 2]["interval"]).all()
+
+
+def test_an_interrupted_study_deletes_its_runs_and_says_so_in_one_line() -> None:
+    begun: list[MagicMock] = []
+
+    def start(**options: Any) -> MagicMock:
+        begun.append(MagicMock(**{"wait.side_effect": KeyboardInterrupt}))
+        return begun[-1]
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        scaling_study(repeats=1, start=start, say=lambda line: None)
+    assert [run.delete.call_count for run in begun] == [1] * len(begun)
+    assert caught.value._render_traceback_() == [INTERRUPTED]
 
 
 def test_the_scaling_figure_draws_both_ceilings_and_marks_more_ranks_than_cores() -> None:

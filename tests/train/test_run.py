@@ -284,6 +284,8 @@ def test_an_interrupted_submit_leaves_nothing(api: Api, monkeypatch: pytest.Monk
 
 def test_names_that_are_taken_or_unknown_get_a_clear_answer(submit: Submit, api: Api) -> None:
     submit(workers=1, steps=2, name="taken")
+    with pytest.raises(KitError, match=r"namespaces \"away\" not found\. The chapter's namespace is gone"):
+        runs.submit(train.describe(**SMALL, workers=1), Api("away"))
     with pytest.raises(KitError, match="Delete it first"):
         submit(workers=1, name="taken")
     with pytest.raises(KitError, match="there is: taken"):
