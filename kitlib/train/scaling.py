@@ -259,5 +259,6 @@ def _points(axis: Any, study: Study, worlds: list[int], color: str) -> None:
         rates = study.rates(Arm("ddp", world))
         low, high = rec.interval(rates, block=1) if len(rates) > 2 else (min(rates), max(rates))
         axis.plot([world, world], [low, high], "-", lw=5, color=color, alpha=0.45, solid_capstyle="butt")
-        axis.annotate(f"{100 * middle / (world * single):.0f} % of ideal", (world, middle), xytext=(12, -20),
-                      textcoords="offset points", fontsize=12, bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
+        share = f"{100 * middle / (world * single):.0f} % of ideal"
+        axis.annotate(share, (world, middle), xytext=(12, -20), textcoords="offset points", fontsize=12,
+                      bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
