@@ -147,7 +147,7 @@ def failure(pod: Pod, lines: list[str]) -> str:
     why = why or pod["status"].get("message") or f"exit code {code}"
     where = pod["spec"].get("nodeName", "no node")
     tail = _tail(lines, 12)
-    return f"Rank {rank_of(pod)} failed on {where}: {why}{_advice(why + tail) or '.'}{tail}"
+    return f"Rank {rank_of(pod)} failed on {where}: {why.rstrip('.')}. {mend(why + tail)}".rstrip() + tail
 
 
 def _tail(lines: list[str], count: int) -> str:

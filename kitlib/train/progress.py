@@ -21,9 +21,10 @@ def in_notebook() -> bool:
 
 
 def eta(step: int, steps: int, records: list[Record]) -> str:
-    """Return the time that is left, from the last twenty steps."""
+    """Return the time that is left, from the last twenty steps since the last start."""
     own = [one for one in rec.of_kind(records, "step") if one["rank"] == 0]
-    recent = sorted(own, key=lambda one: float(one["time"]))[-20:]
+    newest = max((one["attempt"] for one in own), default=0.0)
+    recent = sorted((one for one in own if one["attempt"] == newest), key=lambda one: float(one["time"]))[-20:]
     if len(recent) < 3 or step >= steps:
         return ""
     per_step = (recent[-1]["time"] - recent[0]["time"]) / (len(recent) - 1)

@@ -260,12 +260,12 @@ class Run:
         return [one for log in self._ordered_logs() for one in log.records]
 
     def _progress(self, known: list[Record]) -> tuple[int, int]:
-        """Return the last step that every rank has done, and the number of steps in all."""
-        headers = rec.of_kind(known, "header")
-        if not headers:
+        """Return how many steps are done, since the last start and what it resumed from, and their number in all."""
+        if not rec.of_kind(known, "header"):
             return 0, self._settings.get("settings", {}).get("steps", 0)
-        done = max((one["step"] for one in rec.of_kind(known, "step")), default=headers[-1]["resumed_from"])
-        return done, headers[-1]["steps"]
+        head = rec.header(known)
+        steps = [one["step"] for one in rec.of_kind(known, "step") if one["attempt"] == head["attempt"]]
+        return max(steps, default=head["resumed_from"]), head["steps"]
 
     def metrics(self) -> dict[str, Any]:
         """Return the numbers of the run, ready for JSON (see `kitlib.train.records`).

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from kitlib.train.progress import INTERRUPTED, Notebook, live_picture
+from kitlib.train import Run
+from kitlib.train.progress import INTERRUPTED, Notebook, eta, live_picture
 
 from . import made
 
@@ -28,3 +31,9 @@ def test_an_interruption_is_one_line_that_says_that_the_run_goes_on() -> None:
 
 def test_the_live_picture_says_in_words_what_it_shows() -> None:
     assert 'aria-label="tokens/s in all over ' in live_picture(made.run())
+
+
+def test_after_a_restart_progress_and_time_left_are_those_of_the_new_start() -> None:
+    known = [one for one in made.broken_run() if one["attempt"] < 105 or one.get("step", 0) <= 11]
+    assert Run("made", SimpleNamespace(namespace="default"))._progress(known) == (11, 20)
+    assert eta(11, 20, known) == "", "one step is too few, and those before the restart do not count"
