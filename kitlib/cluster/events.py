@@ -22,7 +22,8 @@ from kitlib.cluster.objects import Object
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 1000
-CACHE_LIMIT = 4096
+CACHE_LIMIT = 1024
+"""How many Events are known again; client-go's 4096 would take megabytes for each recorder."""
 SIMILAR_LIMIT = 10
 SIMILAR_SECONDS = 600.0
 SERIES_SECONDS = 360.0
@@ -159,7 +160,7 @@ class EventRecorder:
         known = self._known.get(key)
         if known is None or not await self._repeat(style, known, event):
             created = await self._client.create("events", event, event["metadata"]["namespace"])
-            known = {**event, "metadata": created.get("metadata", event["metadata"])}
+            known = _remembered(event, created.get("metadata", event["metadata"]))
         self._remember(self._known, key, known)
 
     async def _repeat(self, style: str, known: Object, event: Object) -> bool:
@@ -207,6 +208,12 @@ class EventRecorder:
         cache.move_to_end(key)
         if len(cache) > CACHE_LIMIT:
             cache.popitem(last=False)
+
+
+def _remembered(event: Object, metadata: Object) -> Object:
+    """Return what is needed to know an Event again, much less than all of it."""
+    kept = {field: event[field] for field in ("count", "message", "series") if field in event}
+    return {**kept, "metadata": {field: metadata[field] for field in ("name", "namespace")}}
 
 
 def object_reference(obj: Object) -> Object:

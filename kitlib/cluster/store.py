@@ -33,6 +33,8 @@ HISTORY_BYTES = 64 << 20
 _CHECKPOINT_EVERY = 2000
 _RECENT = 128
 """How many of the latest events keep their objects decoded; those of older ones are decoded when they are asked for."""
+_SELDOM_READ = frozenset({"events"})
+"""Resources with many objects that hardly anybody looks at: their current ones, too, are decoded when asked for."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kine (
@@ -148,7 +150,7 @@ class Event:
         self.encoded = {}
         if self.before is not None:
             self.before.forget()
-        if self.deleted:
+        if self.deleted or self.entry.resource in _SELDOM_READ:
             self.entry.forget()
 
 
@@ -236,6 +238,8 @@ class Store:
             self._event_bytes += len(entry.raw)
             if len(self._events) > _RECENT:
                 self._events[-_RECENT].fade()
+        else:
+            event.fade()
 
     def close(self) -> None:
         """Move the log into the file and close it."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kitlib.cluster import store as store_module
-from kitlib.cluster.store import CompactedError, Event, Store, StoreError
+from kitlib.cluster.store import CompactedError, Entry, Event, Store, StoreError
 
 
 def config_map(name: str, value: str = "") -> dict[str, Any]:
@@ -242,3 +242,22 @@ def test_objects_of_old_events_are_decoded_when_they_are_asked_for(tmp_path: Pat
     assert first is not None and first.obj["kind"] == "ConfigMap" and first.obj["metadata"]["resourceVersion"] == "1"
     assert store.entries_at("configmaps", "n", 10)[0].obj["data"] == {"number": "9"}
     store.close()
+
+
+def test_events_that_nobody_looks_at_are_kept_as_json_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    for number in range(300):
+        body = {"kind": "Event", "apiVersion": "v1", "metadata": {"name": f"e{number:03}", "namespace": "n"}}
+        store.put("events", "n", body)
+    decoded = [entry for entry in store.entries("events") if is_decoded(entry)]
+    assert len(decoded) < 150
+    assert store.entries("events")[0].obj["metadata"]["name"] == "e000"
+    store.close()
+
+
+def is_decoded(entry: Entry) -> bool:
+    try:
+        object.__getattribute__(entry, "obj")
+    except AttributeError:
+        return False
+    return True

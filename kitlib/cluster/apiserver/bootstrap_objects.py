@@ -107,10 +107,12 @@ def ensure_storage_class(rest: REST) -> None:
 
 
 def expire_events(rest: REST, seconds: float) -> None:
-    """Remove Events that nobody has touched for this long."""
-    oldest = time.time() - seconds
-    for entry in rest.store.entries("events"):
+    """Remove Events that nobody has touched for this long; those that were written after a young one are not read."""
+    now = time.time()
+    for entry in sorted(rest.store.entries("events"), key=lambda entry: entry.revision):
         obj = entry.obj
-        seen = obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"]["creationTimestamp"]
-        if parse_time(seen) < oldest:
+        seen = parse_time(obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"]["creationTimestamp"])
+        if seen < now - seconds:
             rest.store.delete(entry)
+        elif seen <= now:
+            return

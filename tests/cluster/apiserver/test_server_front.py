@@ -395,7 +395,7 @@ async def test_old_events_expire(api: API) -> None:
 
     events = "/api/v1/namespaces/default/events"
     about = {"kind": "Pod", "name": "p", "namespace": "default"}
-    for name, seen in (("old", "2020-01-01T00:00:00Z"), ("new", "2999-01-01T00:00:00Z")):
+    for name, seen in (("new", "2999-01-01T00:00:00Z"), ("old", "2020-01-01T00:00:00Z")):
         await api.post(events, {"metadata": {"name": name}, "involvedObject": about, "lastTimestamp": seen})
     bootstrap_objects.expire_events(api.server.rest, 3600)
     assert (await api.get(events)).names == ["new"]
