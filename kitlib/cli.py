@@ -282,8 +282,9 @@ def _on_cluster(work: Callable[[], int], keep: bool) -> int:
 
 def _on_other_cluster(work: Callable[[], int], keep: bool) -> int:
     import kitlib
+    from kitlib.preflight import nothing_left
 
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), nothing_left("shell", keep):
         cluster = kitlib.connect("shell")
     try:
         return work()

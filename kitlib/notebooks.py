@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,27 +96,6 @@ def execute(path: Path, out: Path, parameters: dict[str, Any], cell_limit: int =
     return copy
 
 
-@contextlib.contextmanager
-def nothing_left(keep: bool = False) -> Iterator[None]:
-    """Remove what the block made on the cluster and came not to clean up, because it failed or was interrupted.
-
-    Args:
-        keep: Leave it there, to be looked at.
-    """
-    from kitlib import preflight
-    from kitlib.connect import open_context
-
-    cluster = open_context()
-    before = preflight.left_behind(cluster)
-    try:
-        yield
-    except BaseException:
-        if not keep:
-            with contextlib.suppress(KitError):  # the cluster may be what failed
-                preflight.remove(cluster, [one for one in preflight.left_behind(cluster) if one not in before])
-        raise
-
-
 def run_notebooks(paths: Iterable[Path], out: Path, fast: bool = False, keep: bool = False) -> int:
     """Run notebooks one after the other and print a line each.
 
@@ -135,11 +113,13 @@ def run_notebooks(paths: Iterable[Path], out: Path, fast: bool = False, keep: bo
     """
     from papermill.exceptions import PapermillExecutionError
 
+    from kitlib.preflight import nothing_left
+
     failed = 0
     for path in paths:
         begin = time.monotonic()
         try:
-            with nothing_left(keep):
+            with nothing_left(path.name[:2], keep):
                 run_notebook(path, out.absolute(), fast)
             print(f"ok    {path.name}  {time.monotonic() - begin:5.1f} s  {out / path.name}", flush=True)
         except PapermillExecutionError as error:

@@ -6,6 +6,7 @@ Everything is asked of the Kubernetes API alone. Every finding is `(level, subje
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -295,3 +296,31 @@ def _delete_job(cluster: Cluster, namespace: str, name: str) -> None:
     except ApiException as error:
         if error.status != 404:
             raise
+
+
+@contextlib.contextmanager
+def nothing_left(chapter: str, keep: bool = False) -> Iterator[None]:
+    """Remove the chapter's namespace if the block made it and came not to clean up: it failed or was interrupted.
+
+    An account that may not look around cannot tell what is new; nothing is removed then.
+
+    Args:
+        chapter: What the block gives to `connect`.
+        keep: Leave the namespace there, to be looked at.
+    """
+    cluster = open_context()
+
+    def spaces() -> set[tuple[str, str]]:
+        with contextlib.suppress(KitError):  # the cluster may be what failed
+            return {one for one in left_behind(cluster) if f"{one[1]}-".startswith(f"kit-{chapter}-")}
+        return set()
+
+    before = spaces()
+    try:
+        yield
+    except BaseException:
+        new = set() if keep else spaces() - before
+        if new:
+            with contextlib.suppress(KitError):
+                remove(cluster, sorted(new))
+        raise

@@ -36,11 +36,17 @@ def make_home(user_home: Path) -> Iterator[Callable[[], EmbeddedCluster]]:
 
     yield make
     for cluster in made:
-        mark = cluster.cluster_id() if (cluster.home / "cluster.json").exists() else ""
-        cluster.kit("down", "--purge", code=None)
-        left = processes_of(mark) if mark else []
-        shutil.rmtree(cluster.home, ignore_errors=True)
-        assert not left, f"processes are left: {left}"
+        if cluster.home.exists():
+            end(cluster)
+
+
+def end(cluster: EmbeddedCluster) -> None:
+    """Stop what runs in a KIT_HOME and take it away; nothing may be left."""
+    mark = cluster.cluster_id() if (cluster.home / "cluster.json").exists() else ""
+    cluster.kit("down", "--purge", code=None)
+    left = processes_of(mark) if mark else []
+    shutil.rmtree(cluster.home, ignore_errors=True)
+    assert not left, f"processes are left: {left}"
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +62,7 @@ def own_cluster(make_home: Callable[[], EmbeddedCluster]) -> Iterator[EmbeddedCl
     """A KIT_HOME of the test's own, for tests that break things; nothing runs in it yet."""
     mine = make_home()
     yield mine
-    mine.kit("down", code=None)
+    end(mine)
 
 
 @pytest.fixture
