@@ -132,14 +132,14 @@ def label_requirements(selector: str) -> tuple[Requirement, ...]:
 
 
 def selector_text(selector: Object | None) -> str:
-    """Return a `LabelSelector` object in the form of a query parameter, as `/scale` shows it."""
+    """Return a `LabelSelector` object in the form of a query parameter, as `/scale` and `kubectl get` show it."""
     selector = selector or {}
-    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
     for each in selector.get("matchExpressions") or ():
-        values = ",".join(sorted(each.get("values") or ()))
-        forms = {"In": f"{each['key']} in ({values})", "NotIn": f"{each['key']} notin ({values})"}
-        parts.append(forms.get(each["operator"], ("!" if each["operator"] == "DoesNotExist" else "") + each["key"]))
-    return ",".join(parts)
+        key, values = each.get("key", ""), ",".join(sorted(each.get("values") or ()))
+        forms = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "DoesNotExist": f"!{key}"}
+        parts.append((key, forms.get(each.get("operator", ""), key)))
+    return ",".join(text for _, text in sorted(parts))
 
 
 @lru_cache(maxsize=512)

@@ -1,83 +1,103 @@
-"""Columns of `kubectl get`, kind by kind, and how their cells are filled.
+"""Columns of `kubectl get`, kind by kind, and where their cells come from.
 
-Stands for the column definitions of `pkg/printers/internalversion/printers.go`. A line of `_COLUMNS` names a kind's
-columns: `*` before a name means only with `-o wide`, `#` after it a number. `cells.py` and its neighbours fill them.
+Stands for the column definitions of `pkg/printers/internalversion/printers.go`. In a line of `_TABLE`, `*` before a
+column means only with `-o wide`, `#` behind its name a number. Its cell is what stands at the path behind `=` (behind
+`|`: what is shown for nothing; `len()` of a list or map, `flag()` of a boolean), or what the column shows of every kind
+(`cells.SHARED`), or else the next one of what the kind's function in `cells.py` returns.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from kitlib.cluster.apiserver.printers import cells, columns_pod
-from kitlib.cluster.apiserver.printers import cells_configured as configured
+from kitlib.cluster.apiserver.printers import cells
 from kitlib.cluster.apiserver.printers.cells import Cells
-from kitlib.cluster.apiserver.printers.durations import Clock
+from kitlib.cluster.apiserver.printers.durations import Moment
 from kitlib.cluster.objects import Object
 
 
 class Column(NamedTuple):
-    """One column: header, JSON type, priority, and where its description comes from."""
+    """One column: header, JSON type, priority, where its description comes from, and its cell.
+
+    Attributes:
+        cell: Returns it for an object at a moment; None for one of the kind's function.
+    """
 
     name: str
     type: str
     priority: int
     field: str
     description: str
+    cell: Callable[[Object, Moment], Any] | None
 
 
 class Printer(NamedTuple):
-    """A kind's columns and the function that fills a row."""
+    """A kind's columns and the function that fills those which nothing else does."""
 
     columns: tuple[Column, ...]
-    cells: Callable[[Object, Clock], Cells]
+    own: cells.Function
+
+    def row(self, obj: Object, now: Moment) -> Cells:
+        """Return the cells of an object."""
+        own = iter(self.own(obj, now))
+        return [column.cell(obj, now) if column.cell else next(own) for column in self.columns]
 
 
-_COLUMNS = """
-Pod: Name, Ready, Status, Restarts, Age, *IP, *Node, *Nominated Node, *Readiness Gates
-Deployment: Name, Ready, Up-to-date#, Available#, Age, *Containers, *Images, *Selector
-ReplicaSet: Name, Desired#, Current#, Ready#, Age, *Containers, *Images, *Selector
-ReplicationController: Name, Desired#, Current#, Ready#, Age, *Containers, *Images, *Selector
-StatefulSet: Name, Ready, Age, *Containers, *Images
-DaemonSet: Name, Desired#, Current#, Ready#, Up-to-date#, Available#, Node Selector, Age,\
+_TABLE = """
+Pod: Name, Ready, Status, Restarts, Age, *IP, *Node=spec.nodeName|<none>,\
+ *Nominated Node=status.nominatedNodeName|<none>, *Readiness Gates
+Deployment: Name, Ready, Up-to-date#=status.updatedReplicas, Available#=status.availableReplicas, Age,\
  *Containers, *Images, *Selector
+ReplicaSet ReplicationController: Name, Desired#=spec.replicas, Current#=status.replicas, Ready#=status.readyReplicas,\
+ Age, *Containers, *Images, *Selector
+StatefulSet: Name, Ready, Age, *Containers, *Images
+DaemonSet: Name, Desired#=status.desiredNumberScheduled, Current#=status.currentNumberScheduled,\
+ Ready#=status.numberReady, Up-to-date#=status.updatedNumberScheduled, Available#=status.numberAvailable,\
+ Node Selector, Age, *Containers, *Images, *Selector
 Job: Name, Status, Completions, Duration, Age, *Containers, *Images, *Selector
-CronJob: Name, Schedule, Timezone, Suspend, Active#, Last Schedule, Age, *Containers, *Images, *Selector
+CronJob: Name, Schedule=spec.schedule, Timezone=spec.timeZone|<none>, Suspend, Active#=len(status.active),\
+ Last Schedule, Age, *Containers, *Images, *Selector
 PodTemplate: Name, Containers, Images, Pod Labels
-Service: Name, Type, Cluster-IP, External-IP, Port(s), Age, *Selector
+Service: Name, Type=spec.type, Cluster-IP=spec.clusterIP|<none>, External-IP, Port(s), Age, *Selector
 Endpoints: Name, Endpoints, Age
-EndpointSlice: Name, AddressType, Ports, Endpoints, Age
-Node: Name, Status, Roles, Age, Version, *Internal-IP, *External-IP, *OS-Image, *Kernel-Version, *Container-Runtime
-Event: Last Seen, Type, Reason, Object, *Subobject, *Source, Message, *First Seen, *Count#, *Name
+EndpointSlice: Name, AddressType=addressType, Ports, Endpoints, Age
+Node: Name, Status, Roles, Age, Version=status.nodeInfo.kubeletVersion, *Internal-IP, *External-IP,\
+ *OS-Image=status.nodeInfo.osImage|<unknown>, *Kernel-Version,\
+ *Container-Runtime=status.nodeInfo.containerRuntimeVersion|<unknown>
+Event: Last Seen, Type=type, Reason=reason, Object, *Subobject, *Source, Message, *First Seen, *Count#, *Name
 ConfigMap: Name, Data, Age
-Secret: Name, Type, Data, Age
-Namespace: Name, Status, Age
-ServiceAccount: Name, Secrets, Age
-PersistentVolume: Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass,\
- Reason, Age, *VolumeMode
-PersistentVolumeClaim: Name, Status, Volume, Capacity, Access Modes, StorageClass, VolumeAttributesClass, Age,\
- *VolumeMode
-StorageClass: Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age
-Lease: Name, Holder, Age
+Secret: Name, Type=type, Data=len(data), Age
+Namespace: Name, Status=status.phase, Age
+ServiceAccount: Name, Secrets=len(secrets), Age
+PersistentVolume: Name, Capacity=spec.capacity.storage, Access Modes,\
+ Reclaim Policy=spec.persistentVolumeReclaimPolicy, Status, Claim, StorageClass=spec.storageClassName,\
+ VolumeAttributesClass=spec.volumeAttributesClassName|<unset>, Reason=status.reason, Age,\
+ *VolumeMode=spec.volumeMode|<unset>
+PersistentVolumeClaim: Name, Status, Volume=spec.volumeName, Capacity, Access Modes,\
+ StorageClass=spec.storageClassName, VolumeAttributesClass=spec.volumeAttributesClassName|<unset>, Age,\
+ *VolumeMode=spec.volumeMode|<unset>
+StorageClass: Name, Provisioner=provisioner, ReclaimPolicy=reclaimPolicy|Delete,\
+ VolumeBindingMode=volumeBindingMode|Immediate, AllowVolumeExpansion=flag(allowVolumeExpansion), Age
+Lease: Name, Holder=spec.holderIdentity, Age
 HorizontalPodAutoscaler: Name, Reference, Targets, MinPods, MaxPods, Replicas, Age
 Ingress: Name, Class, Hosts, Address, Ports, Age
-IngressClass: Name, Controller, Parameters, Age
+IngressClass: Name, Controller=spec.controller, Parameters, Age
 NetworkPolicy: Name, Pod-Selector, Age
 PodDisruptionBudget: Name, Min Available, Max Unavailable, Allowed Disruptions, Age
-RoleBinding: Name, Role, Age, *Users, *Groups, *ServiceAccounts
-ClusterRoleBinding: Name, Role, Age, *Users, *Groups, *ServiceAccounts
-ControllerRevision: Name, Controller, Revision#, Age
-PriorityClass: Name, Value#, Global-Default, Age, PreemptionPolicy
+RoleBinding ClusterRoleBinding: Name, Role, Age, *Users, *Groups, *ServiceAccounts
+ControllerRevision: Name, Controller, Revision#=revision, Age
+PriorityClass: Name, Value#=value, Global-Default=flag(globalDefault), Age, PreemptionPolicy=preemptionPolicy
 ResourceQuota: Name, Request, Limit, Age
-RuntimeClass: Name, Handler, Age
-CertificateSigningRequest: Name, Age, SignerName, Requestor, RequestedDuration, Condition
+RuntimeClass: Name, Handler=handler, Age
+CertificateSigningRequest: Name, Age, SignerName=spec.signerName, Requestor=spec.username, RequestedDuration, Condition
 APIService: Name, Service, Available, Age
 ComponentStatus: Name, Status, Message, Error
-MutatingWebhookConfiguration: Name, Webhooks#, Age
-ValidatingWebhookConfiguration: Name, Webhooks#, Age
-CSINode: Name, Drivers#, Age
-VolumeAttachment: Name, Attacher, PV, Node, Attached, Age
+MutatingWebhookConfiguration ValidatingWebhookConfiguration: Name, Webhooks#=len(webhooks), Age
+CSINode: Name, Drivers#=len(spec.drivers), Age
+VolumeAttachment: Name, Attacher=spec.attacher, PV=spec.source.persistentVolumeName, Node=spec.nodeName,\
+ Attached=flag(status.attached), Age
 IPAddress: Name, ParentRef
 ServiceCIDR: Name, CIDRs, Age
 """
@@ -91,75 +111,51 @@ _DESCRIPTIONS = {
     "Roles": "The roles of the node",
     "Last Seen": "Time of the latest occurrence.",
     "Data": "Number of entries.",
-}  # fmt: skip
+}
+_COLUMN = re.compile(r"(?P<wide>\*?)(?P<name>[^#=]+)(?P<number>#?)(?:=(?P<path>[^|]+)(?:\|(?P<empty>.+))?)?")
 
 
 def _column(text: str) -> Column:
-    name = text.strip("*#")
+    found = _COLUMN.fullmatch(text)
+    assert found is not None, text
+    name, path, number = found["name"], found["path"], bool(found["number"])
     words = re.findall(r"[A-Za-z]+", name)
-    field = words[0].lower() + "".join(word.capitalize() for word in words[1:]) if words else ""
+    field = words[0].lower() + "".join(word.capitalize() for word in words[1:])
+    cell = _at(path, 0 if number else found["empty"] or "") if path else cells.SHARED.get(name)
     return Column(
-        name, "integer" if text[-1] == "#" else "string", int(text[0] == "*"), field, _DESCRIPTIONS.get(name, "")
+        name, "integer" if number else "string", int(bool(found["wide"])), field, _DESCRIPTIONS.get(name, ""), cell
     )
 
 
-def _columns(line: str) -> tuple[Column, ...]:
-    return tuple(_column(text.strip()) for text in line.split(","))
+def _at(path: str, empty: Any) -> Callable[[Object, Moment], Any]:
+    """Return the function that reads the cell at a path."""
+    called = re.fullmatch(r"(len|flag)\((.+)\)", path)
+    names = (called[2] if called else path).split(".")
+
+    def read(obj: Object, now: Moment) -> Any:
+        value: Any = obj
+        for name in names:
+            value = (value or {}).get(name)
+        if called:
+            return len(value or ()) if called[1] == "len" else str(bool(value)).lower()
+        return empty if value is None or value == "" else value
+
+    return read
 
 
-_CELLS: dict[str, Callable[[Object, Clock], Cells]] = {
-    "Pod": columns_pod.pod,
-    "Deployment": cells.deployment,
-    "ReplicaSet": cells.replica_set,
-    "ReplicationController": cells.replica_set,
-    "StatefulSet": cells.stateful_set,
-    "DaemonSet": cells.daemon_set,
-    "Job": cells.job,
-    "CronJob": cells.cron_job,
-    "PodTemplate": cells.pod_template,
-    "Service": cells.service,
-    "Endpoints": cells.endpoints,
-    "EndpointSlice": cells.endpoint_slice,
-    "Node": cells.node,
-    "Event": cells.event,
-    "ConfigMap": configured.config_map,
-    "Secret": configured.secret,
-    "Namespace": configured.namespace,
-    "ServiceAccount": configured.service_account,
-    "PersistentVolume": configured.volume,
-    "PersistentVolumeClaim": configured.claim,
-    "StorageClass": configured.storage_class,
-    "Lease": configured.lease,
-    "HorizontalPodAutoscaler": configured.autoscaler,
-    "Ingress": configured.ingress,
-    "IngressClass": configured.ingress_class,
-    "NetworkPolicy": configured.network_policy,
-    "PodDisruptionBudget": configured.disruption_budget,
-    "RoleBinding": configured.binding,
-    "ClusterRoleBinding": configured.binding,
-    "ControllerRevision": configured.controller_revision,
-    "PriorityClass": configured.priority_class,
-    "ResourceQuota": configured.quota,
-    "RuntimeClass": configured.runtime_class,
-    "CertificateSigningRequest": configured.signing_request,
-    "APIService": configured.api_service,
-    "ComponentStatus": configured.component_status,
-    "MutatingWebhookConfiguration": configured.webhooks,
-    "ValidatingWebhookConfiguration": configured.webhooks,
-    "CSINode": configured.csi_node,
-    "VolumeAttachment": configured.attachment,
-    "IPAddress": configured.ip_address,
-    "ServiceCIDR": configured.service_cidr,
-}
+def _columns(text: str) -> tuple[Column, ...]:
+    return tuple(_column(each.strip()) for each in text.split(","))
 
 
-def _printers() -> dict[str, Printer]:
-    lines = (line.split(":", 1) for line in _COLUMNS.strip().splitlines())
-    return {kind: Printer(_columns(names), _CELLS[kind]) for kind, names in lines}
+def _printers() -> Iterator[tuple[str, Printer]]:
+    for line in _TABLE.strip().splitlines():
+        kinds, _, names = line.partition(":")
+        for kind in kinds.split():
+            yield kind, Printer(_columns(names), cells.OWN.get(kind, cells.nothing))
 
 
-PRINTERS: dict[str, Printer] = _printers()
+PRINTERS: dict[str, Printer] = dict(_printers())
 """Printer of each kind that has one."""
 
-DEFAULT = Printer(_columns("Name, Created At"), configured.default)
+DEFAULT = Printer(_columns("Name, Created At=metadata.creationTimestamp"), cells.nothing)
 """Printer of the other kinds."""

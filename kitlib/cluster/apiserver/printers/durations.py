@@ -55,7 +55,7 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
-class Clock:
+class Moment:
     """The moment at which a table is made.
 
     Args:
@@ -75,7 +75,3 @@ class Clock:
         """Return the time from `start` to `end`, or to now."""
         first, last = parse_time(start), parse_time(end) if end else self._now
         return UNKNOWN if first is None or last is None else human_duration((last - first).total_seconds())
-
-    def seconds(self, count: int) -> str:
-        """Return a number of seconds as a duration."""
-        return human_duration(count)

@@ -12,11 +12,11 @@ from functools import cache
 
 from kitlib.cluster.apiserver import models
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
-from kitlib.cluster.apiserver.printers import columns, columns_custom
+from kitlib.cluster.apiserver.printers import columns, custom
 from kitlib.cluster.apiserver.printers.cells import Cells
-from kitlib.cluster.apiserver.printers.durations import Clock
+from kitlib.cluster.apiserver.printers.durations import Moment
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.objects import Object
+from kitlib.cluster.objects import Object, is_finished, phase
 
 _META = "V1ObjectMeta"
 
@@ -34,13 +34,13 @@ def table(kind: Kind, objects: Iterable[Object], include_object: str, now: datet
     Returns:
         A `meta.k8s.io/v1` Table.
     """
-    clock = Clock(now)
+    moment = Moment(now)
     head = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_meta}
     if isinstance(kind, CustomKind):
-        rows = [_row(columns_custom.cells(kind.columns, obj, clock), obj, include_object) for obj in objects]
-        return {**head, "columnDefinitions": columns_custom.definitions(kind.columns), "rows": rows}
+        rows = [_row(custom.cells(kind.columns, obj, moment), obj, include_object) for obj in objects]
+        return {**head, "columnDefinitions": custom.definitions(kind.columns), "rows": rows}
     printer = columns.PRINTERS.get(kind.kind, columns.DEFAULT)
-    rows = [_row(printer.cells(obj, clock), obj, include_object) for obj in objects]
+    rows = [_row(printer.row(obj, moment), obj, include_object) for obj in objects]
     return {**head, "columnDefinitions": definitions(kind), "rows": rows}
 
 
@@ -51,11 +51,9 @@ def _row(cells: Cells, obj: Object, include_object: str) -> Object:
     elif include_object != "None":
         meta = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
         row["object"] = meta
-    phase = (
-        (obj.get("status") or {}).get("phase") if obj.get("kind") == "Pod" and obj.get("apiVersion") == "v1" else None
-    )
-    if phase in _COMPLETED:
-        row["conditions"] = [{"type": "Completed", "status": "True", "reason": phase, "message": _COMPLETED[phase]}]
+    if (obj.get("kind"), obj.get("apiVersion")) == ("Pod", "v1") and is_finished(obj):
+        reason = phase(obj)
+        row["conditions"] = [{"type": "Completed", "status": "True", "reason": reason, "message": _COMPLETED[reason]}]
     return row
 
 
@@ -66,11 +64,7 @@ _COMPLETED = {"Succeeded": "The pod has completed successfully.", "Failed": "The
 def definitions(kind: Kind) -> list[Object]:
     """Return a kind's column definitions; those of priority 1 show with `-o wide`."""
     printer = columns.PRINTERS.get(kind.kind, columns.DEFAULT)
-    texts = {
-        **models.descriptions(kind.model)[1],
-        **_described(f"{kind.model}Spec"),
-        **_described(f"{kind.model}Status"),
-    }
+    texts = {**_described(kind.model), **_described(f"{kind.model}Spec"), **_described(f"{kind.model}Status")}
     return [_definition(column, texts) for column in printer.columns]
 
 

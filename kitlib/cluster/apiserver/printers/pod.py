@@ -1,4 +1,4 @@
-"""The row of a Pod: READY, STATUS, RESTARTS.
+"""The cells of a Pod: READY, STATUS, RESTARTS.
 
 Stands for `printPod` of kube-apiserver: the most read line of Kubernetes, and not just the phase.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kitlib.cluster.apiserver.printers.durations import Clock
-from kitlib.cluster.objects import Object, condition_true, is_ready, is_sidecar
+from kitlib.cluster.apiserver.printers.durations import Moment
+from kitlib.cluster.objects import Object, condition_true, is_deleting, is_finished, is_ready, is_sidecar
 
 _NONE = "<none>"
 
@@ -25,39 +25,24 @@ class _Tally(NamedTuple):
         return _Tally(self.restarts + status.get("restartCount", 0), max(self.last, ended), self.ready + ready)
 
 
-def pod(obj: Object, clock: Clock) -> list[Any]:
-    """Return the cells of a Pod."""
-    spec, status, meta = obj.get("spec") or {}, obj.get("status") or {}, obj["metadata"]
+def pod_cells(obj: Object, now: Moment) -> list[Any]:
+    """Return the cells of a Pod that are more than a field of it."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
     reason, tally, initializing = _init_containers(spec, status, _base_reason(status))
     if not initializing or condition_true(obj, "Initialized"):
         reason, tally = _containers(obj, reason, _sidecars(spec, status))
-    if meta.get("deletionTimestamp"):
+    if is_deleting(obj):
         if status.get("reason") == "NodeLost":
             reason = "Unknown"
-        elif status.get("phase") not in ("Succeeded", "Failed"):
+        elif not is_finished(obj):
             reason = "Terminating"
     total = len(spec.get("containers") or ()) + sum(map(is_sidecar, spec.get("initContainers") or ()))
-    restarts = (
-        f"{tally.restarts} ({clock.since(tally.last)} ago)" if tally.restarts and tally.last else str(tally.restarts)
-    )
-    cells = [
-        meta.get("name", ""),
-        f"{tally.ready}/{total}",
-        reason,
-        restarts,
-        clock.since(meta.get("creationTimestamp")),
-    ]
-    return [*cells, *_wide(obj)]
-
-
-def _wide(pod: Object) -> list[str]:
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    since = f" ({now.since(tally.last)} ago)" if tally.restarts and tally.last else ""
     ips = status.get("podIPs") or ()
-    address = ips[0].get("ip") if ips else status.get("podIP")
+    address = (ips[0].get("ip") if ips else status.get("podIP")) or _NONE
     gates = [gate.get("conditionType", "") for gate in spec.get("readinessGates") or ()]
-    met = sum(condition_true(pod, gate) for gate in gates)
-    nominated = status.get("nominatedNodeName") or _NONE
-    return [address or _NONE, spec.get("nodeName") or _NONE, nominated, f"{met}/{len(gates)}" if gates else _NONE]
+    met = f"{sum(condition_true(obj, gate) for gate in gates)}/{len(gates)}" if gates else _NONE
+    return [f"{tally.ready}/{total}", reason, f"{tally.restarts}{since}", address, met]
 
 
 def _base_reason(status: Object) -> str:

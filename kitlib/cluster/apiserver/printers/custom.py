@@ -13,8 +13,7 @@ from typing import Any
 
 import orjson
 
-from kitlib.cluster.apiserver.printers.cells import Cells
-from kitlib.cluster.apiserver.printers.durations import Clock
+from kitlib.cluster.apiserver.printers.durations import Moment
 from kitlib.cluster.objects import Object
 
 _STEP = re.compile(
@@ -67,12 +66,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def cells(columns: tuple[Object, ...], obj: Object, clock: Clock) -> Cells:
+def cells(columns: tuple[Object, ...], obj: Object, now: Moment) -> list[Any]:
     """Return the cells of a custom resource: its name, then one for each column."""
-    return [obj["metadata"]["name"], *(_cell(column, find(obj, column["jsonPath"]), clock) for column in columns)]
+    return [obj["metadata"]["name"], *(_cell(column, find(obj, column["jsonPath"]), now) for column in columns)]
 
 
-def _cell(column: Object, found: list[Any], clock: Clock) -> Any:
+def _cell(column: Object, found: list[Any], now: Moment) -> Any:
     if not found or found[0] is None:
         return None
     value, kind = found[0], column["type"]
@@ -80,7 +79,7 @@ def _cell(column: Object, found: list[Any], clock: Clock) -> Any:
     if kind == "string":
         return _text(value)
     if kind == "date":
-        age = clock.since(value) if isinstance(value, str) else None
+        age = now.since(value) if isinstance(value, str) else None
         return "<invalid>" if age == "<unknown>" else age
     if kind in ("integer", "number"):
         return (int(value) if kind == "integer" else float(value)) if number else None
