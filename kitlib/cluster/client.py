@@ -39,7 +39,6 @@ class ApiError(Exception):
     """
 
     def __init__(self, status: Mapping[str, Any]) -> None:
-        """Keep the Status object and the fields that callers ask for."""
         self.status = dict(status)
         self.code = int(status.get("code", 500))
         self.reason = str(status.get("reason", ""))

@@ -87,7 +87,6 @@ class Informer:
         field_selector: str = "",
         clock: Clock | None = None,
     ) -> None:
-        """Start with an empty cache."""
         self.resource = resource
         self._client, self._namespace = client, namespace
         self._selectors = {"label_selector": label_selector, "field_selector": field_selector}
@@ -256,7 +255,6 @@ class Informers:
     """
 
     def __init__(self, client: Client, clock: Clock | None = None) -> None:
-        """Start without any informer."""
         self._client, self._clock = client, clock
         self._informers: dict[str, Informer] = {}
         self._tasks: dict[str, asyncio.Future[None]] = {}

@@ -35,7 +35,6 @@ class Side(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        """Start without a connection and without a peer."""
         self.transport: asyncio.Transport | None = None
         self.peer: Side | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -149,7 +148,6 @@ class AnswerHead(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        """Wait for a connection."""
         self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.head.add_done_callback(lambda head: head.cancelled() or head.exception())  # who waits may have left
         self._data = bytearray()

@@ -58,7 +58,6 @@ class CompactedError(Exception):
     """
 
     def __init__(self, revision: int, oldest: int) -> None:
-        """Keep both revisions."""
         self.revision = revision
         self.oldest = oldest
         super().__init__(f"too old resource version: {revision} ({oldest})")
@@ -138,7 +137,6 @@ class Event:
     __slots__ = ("before", "deleted", "encoded", "entry", "revision")
 
     def __init__(self, before: Entry | None, entry: Entry, deleted: bool) -> None:
-        """Keep the two states."""
         self.revision = entry.revision
         self.before = before
         self.entry = entry

@@ -29,7 +29,6 @@ class WorkQueue:
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        """Start empty."""
         self._clock = clock or SystemClock()
         self._ready: asyncio.Queue[Any] = asyncio.Queue()
         self._dirty: set[Hashable] = set()
@@ -113,7 +112,6 @@ class Controller:
     name = "controller"
 
     def __init__(self, clock: Clock | None = None, workers: int = 5) -> None:
-        """Create the queue."""
         self.clock: Clock = clock or SystemClock()
         self.queue = WorkQueue(self.clock)
         self.sizes: dict[Any, int] = {}

@@ -55,7 +55,6 @@ class Authenticator:
     """
 
     def __init__(self, path: Path, find: Find) -> None:
-        """Read the file."""
         self._path = path
         self._changed = 0
         self._users: dict[bytes, User] = {}

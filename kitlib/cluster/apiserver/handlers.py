@@ -90,7 +90,6 @@ class Handlers:
     """
 
     def __init__(self, server: APIServer) -> None:
-        """Keep the server."""
         self._server = server
         self._rest = server.rest
 

@@ -34,7 +34,6 @@ class InProcessClient:
     """
 
     def __init__(self, rest: REST, custom: CustomResources, authenticator: Authenticator, user: str) -> None:
-        """Keep what requests need."""
         self._rest = rest
         self._custom = custom
         self._authenticator = authenticator

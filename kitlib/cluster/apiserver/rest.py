@@ -62,7 +62,6 @@ class REST:
     """
 
     def __init__(self, store: Store, config: ClusterConfig) -> None:
-        """Keep the store and work out the range of Service addresses."""
         self.store = store
         self.config = config
         self.network = services.service_network(config.block)

@@ -46,7 +46,6 @@ class ServiceAccountTokens:
     """
 
     def __init__(self, key_file: Path, find: Find) -> None:
-        """Start without a key."""
         self._key_file, self._find = key_file, find
         self._key: ec.EllipticCurvePrivateKey | None = None
         self._verified: dict[bytes, Object] = {}

@@ -35,7 +35,6 @@ class Schedule:
     """
 
     def __init__(self, text: str) -> None:
-        """Parse the five fields."""
         fields = ALIASES.get(text.strip(), text).split()
         if len(fields) != len(RANGES):
             raise ValueError(f"expected exactly 5 fields, found {len(fields)}: {text}")

@@ -24,12 +24,9 @@ TOO_MANY_MISSED = 100
 
 
 class CronJobController(Controller):
-    """See the module's docstring."""
-
     name = "cronjob-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch CronJobs and Jobs."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._cron_jobs, self._jobs = ctx.informers(RESOURCE), ctx.informers(JOBS)

@@ -38,12 +38,9 @@ TOLERATED = (
 
 
 class DaemonSetController(Controller):
-    """See the module's docstring."""
-
     name = "daemonset-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch DaemonSets, Pods and Nodes."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._sets, self._pods, self._nodes = ctx.informers(RESOURCE), ctx.informers("pods"), ctx.informers("nodes")

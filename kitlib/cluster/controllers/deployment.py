@@ -27,8 +27,6 @@ DEPLOYMENTS, SETS = "deployments.apps", "replicasets.apps"
 
 
 class DeploymentController(Controller):
-    """See the module's docstring."""
-
     name = "deployment-controller"
 
     def __init__(self, ctx: Context) -> None:

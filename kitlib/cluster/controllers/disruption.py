@@ -18,12 +18,9 @@ RESOURCE = "poddisruptionbudgets.policy"
 
 
 class DisruptionController(Controller):
-    """See the module's docstring."""
-
     name = "disruption-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch budgets, Pods and what may own them."""
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._budgets, self._pods = ctx.informers(RESOURCE), ctx.informers("pods")

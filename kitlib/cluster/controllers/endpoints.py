@@ -26,12 +26,9 @@ MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 
 
 class EndpointsController(ServiceController):
-    """See the module's docstring."""
-
     name = "endpoint-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Services, Pods and Endpoints."""
         super().__init__(ctx)
         self._endpoints = ctx.informers("endpoints")
         self._endpoints.add_handler(self._endpoints_changed)

@@ -33,12 +33,9 @@ SLICE_SIZE = 100
 
 
 class EndpointSliceController(ServiceController):
-    """See the module's docstring."""
-
     name = "endpointslice-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Services, Pods and slices."""
         super().__init__(ctx)
         self._slices = ctx.informers(SLICES)
         self._slices.add_handler(self._slice_changed)

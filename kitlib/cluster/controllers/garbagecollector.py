@@ -58,7 +58,6 @@ class GarbageCollector(Controller):
     name = "garbage-collector-controller"
 
     def __init__(self, ctx: Context, resources: Iterable[str] = (*NAMESPACED_RESOURCES, *CLUSTER_RESOURCES)) -> None:
-        """Watch every resource."""
         super().__init__(ctx.clock, workers=20)
         self._ctx = ctx
         self._informers: dict[str, Informer] = {}

@@ -14,12 +14,9 @@ from kitlib.cluster.objects import Key, Object, is_deleting, is_finished, is_hol
 
 
 class HollowController(Controller):
-    """See the module's docstring."""
-
     name = "hollow-node"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Pods and Nodes."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._nodes, self._pods = ctx.informers("nodes"), ctx.informers("pods")

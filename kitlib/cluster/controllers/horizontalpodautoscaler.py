@@ -18,12 +18,9 @@ MESSAGE = (
 
 
 class HorizontalPodAutoscalerController(Controller):
-    """See the module's docstring."""
-
     name = "horizontal-pod-autoscaler"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch HorizontalPodAutoscalers."""
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._autoscalers = ctx.informers(RESOURCE)

@@ -51,12 +51,9 @@ def is_finished(job: Object) -> bool:
 
 
 class JobController(Controller):
-    """See the module's docstring."""
-
     name = "job-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Jobs and Pods."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._jobs = ctx.informers(JOBS)

@@ -36,12 +36,9 @@ _MODES = {"ReadWriteOnce", "ReadWriteOncePod"}
 
 
 class LocalPathProvisioner(Controller):
-    """See the module's docstring."""
-
     name = NAME
 
     def __init__(self, ctx: Context) -> None:
-        """Watch claims that wait for this provisioner, and volumes that it made."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._home = ctx.config.home / FOLDER

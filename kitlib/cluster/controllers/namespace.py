@@ -19,12 +19,9 @@ RETRY_SECONDS = 1.0
 
 
 class NamespaceController(Controller):
-    """See the module's docstring."""
-
     name = "namespace-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Namespaces and Pods."""
         super().__init__(ctx.clock, workers=2)
         self._ctx = ctx
         self._namespaces = ctx.informers("namespaces")

@@ -33,12 +33,9 @@ WATCHED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
 class NodeLifecycleController(Controller):
-    """See the module's docstring."""
-
     name = "node-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Nodes, their Leases and Pods."""
         super().__init__(ctx.clock, workers=2)
         self._ctx = ctx
         self._nodes, self._pods = ctx.informers("nodes"), ctx.informers("pods")

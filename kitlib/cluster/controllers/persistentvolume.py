@@ -40,8 +40,6 @@ Key = tuple[str, str, str]
 
 
 class PersistentVolumeController(Controller):
-    """See the module's docstring."""
-
     name = "persistentvolume-controller"
 
     def __init__(self, ctx: Context) -> None:

@@ -19,12 +19,9 @@ QUARANTINE_SECONDS = 1.0
 
 
 class PodGCController(Controller):
-    """See the module's docstring."""
-
     name = "pod-garbage-collector"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Pods and Nodes."""
         super().__init__(ctx.clock, workers=2)
         self._ctx = ctx
         self._nodes = ctx.informers("nodes")

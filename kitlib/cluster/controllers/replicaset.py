@@ -47,12 +47,9 @@ PHASE_ORDER = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
 class ReplicaSetController(Controller):
-    """See the module's docstring."""
-
     name = "replicaset-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch ReplicaSets and Pods."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._sets = ctx.informers("replicasets.apps")

@@ -19,12 +19,9 @@ RESOURCE = "resourcequotas"
 
 
 class ResourceQuotaController(Controller):
-    """See the module's docstring."""
-
     name = "resourcequota-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch quotas and all that they may count."""
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._quotas = ctx.informers(RESOURCE)

@@ -15,12 +15,9 @@ ROOT_CA = "kube-root-ca.crt"
 
 
 class ServiceAccountController(Controller):
-    """See the module's docstring."""
-
     name = "serviceaccount-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch namespaces and the two kinds."""
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._namespaces = ctx.informers("namespaces")

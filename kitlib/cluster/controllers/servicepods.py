@@ -19,7 +19,6 @@ class ServiceController(Controller, ABC):
     """A controller with one key per Service, queued when the Service or a Pod behind it changes."""
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Services and Pods."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._services = ctx.informers("services")

@@ -27,12 +27,9 @@ RESOURCE = "statefulsets.apps"
 
 
 class StatefulSetController(Controller):
-    """See the module's docstring."""
-
     name = "statefulset-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch StatefulSets and Pods."""
         super().__init__(ctx.clock)
         self._ctx = ctx
         self._sets, self._pods, self._claims = (ctx.informers(each) for each in (RESOURCE, "pods", CLAIMS))

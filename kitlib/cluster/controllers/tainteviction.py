@@ -16,12 +16,9 @@ from kitlib.cluster.placement import covers, taints_of
 
 
 class TaintEvictionController(Controller):
-    """See the module's docstring."""
-
     name = "taint-eviction-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Nodes and Pods."""
         super().__init__(ctx.clock, workers=2)
         self._ctx = ctx
         self._nodes, self._pods = ctx.informers("nodes"), ctx.informers("pods")

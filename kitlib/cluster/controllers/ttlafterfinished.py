@@ -13,12 +13,9 @@ from kitlib.cluster.objects import Key, condition, condition_true, is_deleting, 
 
 
 class TTLAfterFinishedController(Controller):
-    """See the module's docstring."""
-
     name = "ttl-after-finished-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch Jobs."""
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._jobs = ctx.informers("jobs.batch")

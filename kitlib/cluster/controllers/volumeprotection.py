@@ -20,12 +20,9 @@ def _by_claim(pod: Object) -> set[str]:
 
 
 class VolumeProtectionController(Controller):
-    """See the module's docstring."""
-
     name = "pvc-protection-controller"
 
     def __init__(self, ctx: Context) -> None:
-        """Watch claims, volumes and Pods."""
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._pods = ctx.informers("pods")

@@ -22,7 +22,6 @@ class Addresses:
     """
 
     def __init__(self, config: NodeConfig) -> None:
-        """Start with every address free."""
         self._config = config
         self._used: set[str] = set()
         self._next = FIRST

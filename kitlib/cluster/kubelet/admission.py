@@ -26,7 +26,6 @@ class Rejected(Exception):  # noqa: N818
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        """Keep the reason."""
         super().__init__(message)
         self.reason = reason
 

@@ -50,7 +50,6 @@ class ContainerWorker:
     """
 
     def __init__(self, facts: PodFacts, spec: Object, kind: str, wake: Callable[[], None]) -> None:
-        """Start with no run."""
         settings = facts.node.config.cluster.settings
         self.name: str = spec["name"]
         self.spec, self._facts, self._wake = spec, facts, wake

@@ -26,7 +26,6 @@ class LogWriter:
     """
 
     def __init__(self, path: str) -> None:
-        """Open the file for appending."""
         self._path = path
         self._partial = {"stdout": b"", "stderr": b""}
         self._open()

@@ -27,7 +27,6 @@ class Names:
     """
 
     def __init__(self, client: Client, services: Informer, on_change: Callable[[], None]) -> None:
-        """Watch Services, and the EndpointSlices of headless ones."""
         self._services = services
         self.slices = Informer(client, "endpointslices.discovery.k8s.io", label_selector=_HEADLESS)
         for informer in (services, self.slices):

@@ -62,7 +62,6 @@ class ImagePuller:
     """
 
     def __init__(self, initial_backoff: float) -> None:
-        """Start without a failure."""
         self._backoff = Backoff(initial_backoff, LONGEST_PULL_BACKOFF)
         self._failed_at = 0.0
 

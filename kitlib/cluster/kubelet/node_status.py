@@ -153,7 +153,6 @@ class NodeStatus:
     """
 
     def __init__(self, client: Client, config: NodeConfig, devices: Devices, recorder: EventRecorder) -> None:
-        """Nothing is written yet."""
         self._recorder = recorder
         self._client, self._config, self._devices, self._port = client, config, devices, 0
         self._node: Object | None = None

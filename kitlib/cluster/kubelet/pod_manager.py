@@ -132,7 +132,6 @@ class PodManager:
     """
 
     def __init__(self, runtime: RuntimeClient) -> None:
-        """Start without Pods."""
         self._runtime = runtime
         self._workers: dict[str, PodWorker] = {}
 

@@ -39,7 +39,6 @@ class Stats:
     """
 
     def __init__(self, node: str, pods: PodManager) -> None:
-        """Measure nothing yet."""
         self._node = node
         self._pods = pods
         self._last: Sample | None = None

@@ -143,7 +143,6 @@ class StatusManager:
     """
 
     def __init__(self, client: Client, observe: Callable[[Object], None]) -> None:
-        """Start with nothing to write."""
         self._client, self._observe = client, observe
         self._wanted: dict[str, tuple[Object, Object]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -64,7 +64,6 @@ class Balancer:
     """
 
     def __init__(self) -> None:
-        """Start without endpoints."""
         self.endpoints: list[Endpoint] = []
         self.affinity_seconds = 0
         self._next = 0

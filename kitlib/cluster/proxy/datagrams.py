@@ -23,7 +23,6 @@ class DatagramFront(asyncio.DatagramProtocol):
     """
 
     def __init__(self, find: Find) -> None:
-        """Start without clients."""
         self._find = find
         self._transport: asyncio.DatagramTransport | None = None
         self._clients: dict[Any, asyncio.Task[_DatagramBack | None]] = {}

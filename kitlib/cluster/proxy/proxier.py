@@ -73,7 +73,6 @@ class Budget:
     """
 
     def __init__(self, limit: int) -> None:
-        """Start with none in use."""
         self.limit, self.used = limit, 0
 
     def left(self) -> bool:
@@ -155,7 +154,6 @@ class Front(Side):
     """A client's connection to a Service."""
 
     def __init__(self, proxy: Proxy, service_port: ServicePort) -> None:
-        """Wait for the connection."""
         super().__init__()
         self._proxy, self._port = proxy, service_port
         self._candidates: Iterator[Endpoint] = iter(())
@@ -208,7 +206,6 @@ class Back(Side):
     """
 
     def __init__(self, front: Front) -> None:
-        """Wait for the connection."""
         super().__init__()
         self._front = front
         self._untouched = True

@@ -131,7 +131,6 @@ class PodInfo:
     __slots__ = ("pod", "uid", "requests", "scored", "ports", "owner", "anti_terms")
 
     def __init__(self, pod: Object) -> None:
-        """Compute requests, ports and terms."""
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
         self.requests = pod_requests(pod["spec"])
@@ -191,7 +190,6 @@ class Cache:
     """All nodes and all Pods that are bound or assumed to be."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._infos: dict[str, NodeInfo] = {}
         self._where: dict[str, NodeInfo] = {}
         self._counts: OrderedDict[bytes, tuple[Term, Counter[str]]] = OrderedDict()

@@ -66,7 +66,6 @@ class SchedulingQueue:
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Start empty."""
         self._clock = clock
         self._waiting: dict[Key, _Waiting] = {}
         self._heap: list[tuple[int, int, Key]] = []
@@ -176,7 +175,6 @@ class Scheduler:
     """
 
     def __init__(self, client: Client, settings: Settings | None = None, clock: Clock | None = None) -> None:
-        """Watch nodes and Pods."""
         self._client, self._clock = client, clock or SystemClock()
         self._events = EventRecorder(client, NAME, clock=self._clock)
         self._cache, self._queue = Cache(), SchedulingQueue(self._clock)
@@ -434,7 +432,6 @@ class FitError:
     """
 
     def __init__(self, failures: dict[str, list[str]], nodes: list[NodeInfo]) -> None:
-        """Keep both."""
         self._failures, self._nodes = failures, nodes
 
     def sentence(self) -> str:

@@ -44,7 +44,6 @@ class VolumeBinder:
     """
 
     def __init__(self, client: Client, informers: Informers) -> None:
-        """Watch the three kinds."""
         self._client = client
         self._claims, self._volumes, self._classes = (informers(each) for each in (CLAIMS, VOLUMES, CLASSES))
         self._changed = asyncio.Event()

@@ -63,7 +63,6 @@ class Moment:
     """
 
     def __init__(self, now: datetime) -> None:
-        """Keep the moment."""
         self._now = now
 
     def since(self, timestamp: str | None) -> str:

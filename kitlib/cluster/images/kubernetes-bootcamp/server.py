@@ -32,7 +32,6 @@ class Client:
     """One connection: what came in, what is to go out."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Start with nothing."""
         self.sock, self.inbox, self.outbox, self.closing, self.served = sock, b"", b"", False, False
 
     def requests(self) -> "list[bytes]":
@@ -61,7 +60,6 @@ class Server:
     """
 
     def __init__(self, listener: socket.socket) -> None:
-        """Watch the socket and, for SIGTERM, a pipe."""
         self.listener, self.total, self.started, self.ending = listener, 0, time.time(), False
         self.clients: set[Client] = set()
         self.selector = selectors.DefaultSelector()

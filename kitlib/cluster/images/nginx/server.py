@@ -39,7 +39,6 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Serve from the document folder."""
         super().__init__(*args, directory=folder(), **kwargs)
 
     def version_string(self) -> str:
