@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,11 @@ MAY_IMPORT = {  # which other components a component may import
 }
 
 
-def imports_of(path: Path) -> set[str]:
+def imports_of(path: Path, *, top_level: bool = False) -> set[str]:
     """Return the dotted names that a module imports, `from x import y` as both `x` and `x.y`."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -66,3 +69,33 @@ def test_a_controller_knows_no_other_controller(path: Path) -> None:
 def test_the_scripts_that_run_in_a_pod_need_nothing_of_the_kit() -> None:
     for script in ("worker.py", "launch.py", "settings.py", "measure.py", "checkpoint.py"):
         assert not {name for name in imports_of(KITLIB / "train" / script) if name.startswith("kitlib")}
+
+
+GUIDE = (CLUSTER / "README.md").read_text()
+
+
+def test_the_reading_guide_names_every_room_and_leads_somewhere() -> None:
+    targets = set(re.findall(r"\]\(([^)]+)\)", GUIDE))
+    assert not [target for target in targets if not (CLUSTER / target).exists()]
+    present = {path.name for path in CLUSTER.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert present - {"__init__.py"} <= targets
+
+
+def test_the_reading_guide_is_short_and_so_is_its_path() -> None:
+    assert len(GUIDE.splitlines()) <= 60
+    steps = re.findall(r"^\d\. \[([^\]]+)\]", GUIDE, re.MULTILINE)
+    lengths = [len((CLUSTER / step).read_text().splitlines()) for step in steps]
+    assert len(steps) == 9
+    assert sum(lengths) < 2500
+    named = re.findall(r"`(_?[a-z]+)`", "".join(re.findall(r"^\d\..*(?:\n   .*)*", GUIDE, re.MULTILINE)))
+    code = "".join((CLUSTER / step).read_text() for step in steps)
+    assert not [name for name in named if f"def {name}(" not in code]
+
+
+def test_no_module_of_the_cluster_needs_itself() -> None:
+    names = {".".join(("kitlib", *path.relative_to(KITLIB).with_suffix("").parts)): path for path in modules("cluster")}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    needs = {name: imports_of(path, top_level=True) & names.keys() for name, path in names.items()}
+    for name, needed in needs.items():
+        needed -= {package for package in needed if name.startswith(package)}  # those that it is in
+    assert len(list(TopologicalSorter(needs).static_order())) > 100  # raises CycleError

@@ -63,7 +63,7 @@ async def _run(config: ClusterConfig, nodes: list[NodeConfig], store: Store, soc
     os.close(boot_fd)
     parts: list[Coroutine[Any, Any, None]] = [
         run_controllers(server.client, config),
-        Scheduler(server.client("kube-scheduler"), config.settings).run(),
+        Scheduler(server.client("kube-scheduler")).run(),
         Proxy(server.client("kube-proxy"), config).run(),
     ]
     await _until_stopped([asyncio.ensure_future(part) for part in parts])

@@ -11,224 +11,25 @@ is mapped to a free one, which the Service's annotation `kit/port-map` tells.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import resource
-import socket
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
-from kitlib.cluster.client import ApiError, Client
+from kitlib.cluster.client import Client
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.informer import Controller, EventRecorder, Informers
 from kitlib.cluster.objects import Key, Object, is_hollow, key_of
 from kitlib.cluster.portmap import PORT_MAP, port_map
-from kitlib.cluster.proxy.balancer import Balancer, Endpoint, endpoints_of
-from kitlib.cluster.proxy.datagrams import DatagramFront
-from kitlib.cluster.splice import Side, reset
+from kitlib.cluster.proxy.balancer import Balancer, endpoints_of
+from kitlib.cluster.proxy.listener import Address, Budget, EndpointAddresses, Listener, ServicePort, listener_limit
 
-CONNECT_TIMEOUT = 5.0
-BACKLOG = 512
-MAX_LISTENERS = 4096
-"""Addresses listened on at once, unless the process may open too few files: each is a socket here."""
 RETRY_SECONDS = 10.0
 LOAD_BALANCER_SUBNET = 127
 """Addresses of load balancers are 127.B.127.1 to .254."""
 
 log = logging.getLogger(__name__)
-
-Address = tuple[str, int, str]
-"""IP, port and protocol, as the Service publishes them."""
-
-
-@dataclass
-class ServicePort:
-    """One port of a Service.
-
-    Attributes:
-        balancer: Its endpoints.
-        namespace: The Service's.
-        listeners: The open sockets by published address.
-    """
-
-    balancer: Balancer
-    namespace: str
-    listeners: dict[Address, Listener] = field(default_factory=dict)
-
-    def close(self) -> None:
-        """Stop listening; established connections go on."""
-        for listener in self.listeners.values():
-            listener.close()
-        self.listeners.clear()
-
-
-class Budget:
-    """How many sockets all listeners together may hold.
-
-    Args:
-        limit: That many.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
-
-    def left(self) -> bool:
-        """Tell whether one more may be opened."""
-        return self.used < self.limit
-
-
-def listener_limit() -> int:
-    """Return how many listeners may be open: half of the files that the process may, the rest is for connections."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MAX_LISTENERS if files == resource.RLIM_INFINITY else min(MAX_LISTENERS, files // 2)
-
-
-class Listener:
-    """A bound socket that accepts connections only while there is an endpoint: without, they are refused.
-
-    Attributes:
-        port: The port that is really bound.
-    """
-
-    def __init__(self, host: str, port: int, protocol: str, budget: Budget) -> None:
-        """Bind; until closed, count in the budget.
-
-        Raises:
-            OSError: The address can't be bound.
-        """
-        self._host, self._protocol = host, protocol
-        self._socket = self._bind(port)
-        self.port: int = self._socket.getsockname()[1]
-        self._budget = budget
-        budget.used += 1
-        self._server: asyncio.AbstractServer | asyncio.BaseTransport | None = None
-
-    def _bind(self, port: int) -> socket.socket:
-        kind = socket.SOCK_DGRAM if self._protocol == "UDP" else socket.SOCK_STREAM
-        sock = socket.socket(socket.AF_INET, kind)
-        try:
-            if kind == socket.SOCK_STREAM:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((self._host, port))
-        except OSError:
-            sock.close()
-            raise
-        sock.setblocking(False)
-        return sock
-
-    async def accept(self, proxy: Proxy, service_port: ServicePort) -> None:
-        """Accept connections when the Service port has endpoints, else refuse them."""
-        wanted = bool(service_port.balancer.endpoints) or self._protocol == "UDP"
-        if wanted == (self._server is not None):
-            return
-        if not wanted:
-            self._close_server()
-            self._socket = self._bind(self.port)
-            return
-        loop = asyncio.get_running_loop()
-        if self._protocol == "UDP":
-            self._server, _ = await loop.create_datagram_endpoint(
-                lambda: DatagramFront(proxy.connections(service_port)), sock=self._socket
-            )
-        else:
-            self._server = await loop.create_server(
-                lambda: Front(proxy, service_port), sock=self._socket, backlog=BACKLOG
-            )
-
-    def _close_server(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    def close(self) -> None:
-        """Stop listening and free the address."""
-        self._close_server()
-        self._socket.close()
-        self._budget.used -= 1
-
-
-class Front(Side):
-    """A client's connection to a Service."""
-
-    def __init__(self, proxy: Proxy, service_port: ServicePort) -> None:
-        super().__init__()
-        self._proxy, self._port = proxy, service_port
-        self._candidates: Iterator[Endpoint] = iter(())
-        self._connecting: asyncio.Task[None] | None = None
-        self._may_retry = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Find an endpoint; nothing is read before."""
-        super().connection_made(transport)
-        self._client = (transport.get_extra_info("peername") or ("",))[0]
-        self._candidates = iter(self._port.balancer.candidates(self._client))
-        self._connecting = asyncio.ensure_future(self._connect())
-
-    def data_received(self, data: bytes) -> None:
-        """Pass bytes on; from the first on, the endpoint is decided."""
-        self._may_retry = False
-        super().data_received(data)
-
-    async def _connect(self) -> None:
-        assert self.transport is not None
-        loop = asyncio.get_running_loop()
-        for endpoint in self._candidates:
-            try:
-                host, port = await self._proxy.address_of(self._port.namespace, endpoint)
-                _, far = await asyncio.wait_for(loop.create_connection(lambda: Back(self), host, port), CONNECT_TIMEOUT)
-            except (OSError, asyncio.TimeoutError, ApiError):
-                self._proxy.forget(endpoint)
-                continue
-            self._port.balancer.connected(self._client, endpoint)
-            self.join(far)
-            return
-        reset(self.transport)
-
-    def retry(self) -> bool:
-        """Try the next endpoint instead, once, if the client has not said anything yet; tell whether it is tried."""
-        if not self._may_retry or self.closed.done() or self.transport is None or self.transport.is_closing():
-            return False
-        self._may_retry = False
-        self.peer = None
-        self.transport.pause_reading()
-        self._connecting = asyncio.ensure_future(self._connect())
-        return True
-
-
-class Back(Side):
-    """The connection to an endpoint.
-
-    A Pod that is asked to end closes connections on which it has not been asked anything: such a
-    client is as well served by another Pod, and need not notice.
-    """
-
-    def __init__(self, front: Front) -> None:
-        super().__init__()
-        self._front = front
-        self._untouched = True
-
-    def data_received(self, data: bytes) -> None:
-        """Pass bytes on."""
-        self._untouched = False
-        super().data_received(data)
-
-    def eof_received(self) -> bool:
-        """See `Side.eof_received`."""
-        return False if self._hand_over() else super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See `Side.connection_lost`."""
-        self._hand_over()
-        super().connection_lost(exc)
-
-    def _hand_over(self) -> bool:
-        if not self._untouched or self.peer is None or not self._front.retry():
-            return False
-        self.peer = None
-        return True
 
 
 class Proxy(Controller):
@@ -253,7 +54,7 @@ class Proxy(Controller):
         self._nodes = self._informers("nodes")
         self._ports: dict[Key, dict[str, ServicePort]] = {}
         self._refused: set[tuple[Key, Address]] = set()
-        self._port_maps: dict[str, Mapping[str, int]] = {}
+        self._endpoints = EndpointAddresses(self._client, config)
         self._budget = Budget(listener_limit())
         self._starved: dict[Key, None] = {}
 
@@ -313,7 +114,7 @@ class Proxy(Controller):
         for service_port in ports.values():
             for address, listener in list(service_port.listeners.items()):
                 try:
-                    await listener.accept(self, service_port)
+                    await listener.accept(service_port, self._endpoints)
                 except OSError as error:
                     service_port.listeners.pop(address).close()
                     self._report(service, address, error)
@@ -411,33 +212,6 @@ class Proxy(Controller):
             meta = service["metadata"]
             await self._client.patch("services", meta["name"], patch, meta["namespace"], subresource="status")
         return wanted
-
-    async def address_of(self, namespace: str, endpoint: Endpoint) -> tuple[str, int]:
-        """Return where an endpoint really listens: a Pod's port may be mapped to another one."""
-        may_be_mapped = self._config.loopback == "single" or endpoint.port < 1024
-        if not endpoint.pod or not may_be_mapped:
-            return endpoint.address, endpoint.port
-        if endpoint.uid not in self._port_maps:
-            if len(self._port_maps) > 1000:
-                self._port_maps.clear()
-            pod = await self._client.get("pods", endpoint.pod, namespace)
-            self._port_maps[endpoint.uid] = port_map(pod)
-        return endpoint.address, self._port_maps[endpoint.uid].get(str(endpoint.port), endpoint.port)
-
-    def forget(self, endpoint: Endpoint) -> None:
-        """Ask for an endpoint's mapped ports again next time."""
-        self._port_maps.pop(endpoint.uid, None)
-
-    def connections(self, service_port: ServicePort) -> Any:
-        """Return what finds an endpoint's address for a client's datagrams."""
-
-        async def find(client: str) -> tuple[str, int] | None:
-            for endpoint in service_port.balancer.candidates(client)[:1]:
-                service_port.balancer.connected(client, endpoint)
-                return await self.address_of(service_port.namespace, endpoint)
-            return None
-
-        return find
 
 
 def _service_of(endpointslice: Object) -> list[str]:

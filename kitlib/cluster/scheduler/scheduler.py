@@ -9,160 +9,27 @@ room was missing, the end of a Pod. One that has a higher priority than others m
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 import random
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from kitlib.cluster.clock import Clock, SystemClock, rfc3339
-from kitlib.cluster.config import Settings
 from kitlib.cluster.informer import EventRecorder, Informers
-from kitlib.cluster.objects import Key, Object, condition, is_finished, key_of
+from kitlib.cluster.objects import Object, condition, is_finished, key_of
 from kitlib.cluster.scheduler.cache import Cache, NodeInfo, PodInfo
-from kitlib.cluster.scheduler.plugins import FINAL, NODE_AFFINITY, TAINT, UNSCHEDULABLE, Filters, scores
+from kitlib.cluster.scheduler.fiterror import FitError, refusal
+from kitlib.cluster.scheduler.plugins import Filters, scores
 from kitlib.cluster.scheduler.preemption import Candidate, find, ineligible, priority
+from kitlib.cluster.scheduler.queue import SchedulingQueue, Waiting
 from kitlib.cluster.scheduler.volumebinding import VolumeBinder
 from kitlib.cluster.volumeclaims import CLAIMS, CLASSES, VOLUMES, claims_of
 
 log = logging.getLogger(__name__)
 
 NAME = "default-scheduler"
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 10.0
 ENOUGH_NODES = 100
 """Feasible nodes after which the search stops, as in Kubernetes."""
-
-NODE_ONLY = {UNSCHEDULABLE, TAINT, NODE_AFFINITY}
-"""Reasons that no Pod's end can lift."""
-
-
-@dataclass
-class _Waiting:
-    """A Pod in the queue.
-
-    Attributes:
-        info: The Pod.
-        attempts: How often it was tried.
-        tried: When, last.
-        reasons: Why it failed then.
-        active: Whether it is on the heap.
-    """
-
-    info: PodInfo
-    attempts: int = 0
-    tried: float = 0.0
-    reasons: set[str] = field(default_factory=set)
-    active: bool = False
-
-
-class SchedulingQueue:
-    """Pods without a node: those to try now, by priority, and those that wait for a change.
-
-    Args:
-        clock: For back-off.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._waiting: dict[Key, _Waiting] = {}
-        self._heap: list[tuple[int, int, Key]] = []
-        self._order = itertools.count()
-        self._filled = asyncio.Event()
-        self._timers: dict[Key, asyncio.Task[None]] = {}
-
-    def put(self, pod: Object) -> None:
-        """Add a Pod, or renew it: a Pod whose spec changed is tried again."""
-        key = key_of(pod)
-        waiting = self._waiting.get(key)
-        if waiting is None or waiting.info.uid != pod["metadata"]["uid"]:
-            self._waiting[key] = _Waiting(PodInfo(pod))
-            self._activate(key)
-            return
-        changed = waiting.info.pod["spec"] != pod["spec"] or waiting.info.pod["metadata"].get("labels") != pod[
-            "metadata"
-        ].get("labels")
-        waiting.info = PodInfo(pod) if changed else waiting.info
-        waiting.info.pod = pod
-        if changed:
-            self._activate(key)
-
-    def drop(self, key: Key) -> None:
-        """Forget a Pod."""
-        self._waiting.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _activate(self, key: Key) -> None:
-        waiting = self._waiting.get(key)
-        if waiting is not None and not waiting.active:
-            waiting.active = True
-            heapq.heappush(self._heap, (-priority(waiting.info.pod), next(self._order), key))
-            self._filled.set()
-
-    async def pop(self) -> _Waiting:
-        """Wait for a Pod to try; the caller answers with `failed` or `drop`."""
-        while True:
-            while not self._heap:
-                self._filled.clear()
-                await self._filled.wait()
-            _, _, key = heapq.heappop(self._heap)
-            waiting = self._waiting.get(key)
-            if waiting is not None and waiting.active:
-                waiting.active = False
-                waiting.attempts += 1
-                waiting.tried = self._clock.now()
-                return waiting
-
-    def failed(self, waiting: _Waiting, reasons: set[str]) -> None:
-        """Keep a Pod that fits nowhere until `wake` finds that a change could help it."""
-        waiting.reasons = reasons
-
-    def restore(self, key: Key, waiting: _Waiting) -> None:
-        """Take back a Pod whose binding failed."""
-        self._waiting[key] = waiting
-        self.retry(key)
-
-    def wake(self, *, room: bool) -> None:
-        """Try waiting Pods again after their back-off.
-
-        Args:
-            room: Whether a Pod ended, which helps only those that lacked room; else a node changed.
-        """
-        for key, waiting in self._waiting.items():
-            if not waiting.active and waiting.attempts and not (room and waiting.reasons <= NODE_ONLY):
-                self.retry(key)
-
-    def wake_claimants(self) -> None:
-        """Try waiting Pods that use claims again after their back-off: a claim, volume or class changed."""
-        for key, waiting in self._waiting.items():
-            if not waiting.active and waiting.attempts and claims_of(waiting.info.pod):
-                self.retry(key)
-
-    def retry(self, key: Key) -> None:
-        """Try a Pod again when its back-off is over: 1 s, doubled per attempt, at most 10 s."""
-        waiting = self._waiting.get(key)
-        if waiting is None or key in self._timers:
-            return
-        backoff = min(FIRST_BACKOFF * 2 ** min(waiting.attempts - 1, 10), LONGEST_BACKOFF)
-        left = waiting.tried + backoff - self._clock.now()
-        if left <= 0:
-            self._activate(key)
-        else:
-            self._timers[key] = asyncio.ensure_future(self._later(key, left))
-
-    async def _later(self, key: Key, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._timers.pop(key, None)
-        self._activate(key)
-
-    def close(self) -> None:
-        """Cancel the back-offs."""
-        for timer in self._timers.values():
-            timer.cancel()
 
 
 class Scheduler:
@@ -170,11 +37,10 @@ class Scheduler:
 
     Args:
         client: The API.
-        settings: Lab-sized times (none of them concerns the scheduler yet).
         clock: For back-off and timestamps.
     """
 
-    def __init__(self, client: Client, settings: Settings | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, client: Client, clock: Clock | None = None) -> None:
         self._client, self._clock = client, clock or SystemClock()
         self._events = EventRecorder(client, NAME, clock=self._clock)
         self._cache, self._queue = Cache(), SchedulingQueue(self._clock)
@@ -233,7 +99,7 @@ class Scheduler:
         else:
             self._queue.drop(key_of(pod))
 
-    def _schedule(self, waiting: _Waiting) -> None:
+    def _schedule(self, waiting: Waiting) -> None:
         """Choose a node now; write the choice, or why there is none, in the background."""
         info = waiting.info
         if not self._cache.nodes:
@@ -254,7 +120,7 @@ class Scheduler:
         self._cache.set_pod(info.pod, node.name)
         self._spawn(self._bind(waiting, node))
 
-    def _make_room(self, waiting: _Waiting, filters: Filters, failures: dict[str, list[str]]) -> None:
+    def _make_room(self, waiting: Waiting, filters: Filters, failures: dict[str, list[str]]) -> None:
         """Preempt Pods of lower priority if that helps; say in any case that the Pod does not fit now."""
         info, cache = waiting.info, self._cache
         error = FitError(failures, cache.nodes)
@@ -343,7 +209,7 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bind(self, waiting: _Waiting, node: NodeInfo) -> None:
+    async def _bind(self, waiting: Waiting, node: NodeInfo) -> None:
         info = waiting.info
         namespace, name = key_of(info.pod)
         target = {"apiVersion": "v1", "kind": "Node", "name": node.name}
@@ -359,7 +225,7 @@ class Scheduler:
         text = f"Successfully assigned {namespace}/{name} to {node.name}"
         self._events.event_with_action(info.pod, "Normal", "Scheduled", "Binding", text)
 
-    def _not_bound(self, waiting: _Waiting, error: Exception) -> None:
+    def _not_bound(self, waiting: Waiting, error: Exception) -> None:
         """Take the assumption back, and try again unless the Pod is gone or bound by somebody else."""
         namespace, name = key = key_of(waiting.info.pod)
         if not isinstance(error, ApiError) or error.code not in (404, 409):
@@ -372,7 +238,7 @@ class Scheduler:
             self._queue.restore(key, waiting)
 
     def _give_up(
-        self, waiting: _Waiting, failures: dict[str, list[str]], message: str, nominated: str | None = None
+        self, waiting: Waiting, failures: dict[str, list[str]], message: str, nominated: str | None = None
     ) -> None:
         """Keep a Pod waiting and say why; None for `nominated` leaves that field of its status as it is."""
         self._queue.failed(waiting, {reason for reasons in failures.values() for reason in reasons})
@@ -414,46 +280,3 @@ def _node_view(node: Object) -> tuple[Any, ...]:
 
 def _nominated_node(pod: Object) -> str:
     return str((pod.get("status") or {}).get("nominatedNodeName") or "")
-
-
-def refusal(why: str, nodes: list[NodeInfo]) -> str:
-    """Return the sentence of a Pod that could run on no node, whatever the nodes are like."""
-    none = f"0/{len(nodes)} nodes are available"
-    hopeless = f"{len(nodes)} Preemption is not helpful for scheduling"
-    return f"{none}: {why}. no new claims to deallocate, preemption: {none}: {hopeless}."
-
-
-class FitError:
-    """The sentence of a Pod that fits nowhere, in the words of Kubernetes 1.36.
-
-    Args:
-        failures: Why not, by name of the node.
-        nodes: All nodes.
-    """
-
-    def __init__(self, failures: dict[str, list[str]], nodes: list[NodeInfo]) -> None:
-        self._failures, self._nodes = failures, nodes
-
-    def sentence(self) -> str:
-        """Return what there is to say when room is being made."""
-        why = _histogram(Counter(reason for reasons in self._failures.values() for reason in reasons))
-        return f"0/{len(self._nodes)} nodes are available: {why}."
-
-    def ineligible(self, why: str) -> str:
-        """Return what there is to say when the Pod may not preempt others."""
-        return f"{self.sentence()} no new claims to deallocate, preemption: {why}"
-
-    def no_victims(self, filters: Filters) -> str:
-        """Return what there is to say when the end of other Pods would not help."""
-        failures, total = self._failures, len(self._nodes)
-        hopeless = sum(
-            any(reason in FINAL for reason in failures[node.name]) or not filters.could_ever_fit(node)
-            for node in self._nodes
-        )
-        preemption = Counter({"Preemption is not helpful for scheduling": hopeless})
-        preemption["No preemption victims found for incoming pod"] = total - hopeless
-        return self.ineligible(f"0/{total} nodes are available: {_histogram(+preemption)}.")
-
-
-def _histogram(reasons: Counter[str]) -> str:
-    return ", ".join(sorted(f"{number} {reason}" for reason, number in reasons.items()))

@@ -95,7 +95,7 @@ class Lab:
         chosen = controllers or tuple(each for each in CONTROLLERS if each is not NodeLifecycleController)
         self.spawn(run(self.server.client, chosen, self.config, self.clock))
         if scheduler:
-            self.spawn(Scheduler(self.server.client("kube-scheduler"), self.config.settings, self.clock).run())
+            self.spawn(Scheduler(self.server.client("kube-scheduler"), self.clock).run())
         if kubelet:
             self.pods.add_handler(self._pod_changed)
         self.spawn(self.pods.run())
