@@ -7,8 +7,11 @@ default, see `api/discovery/aggregated_v2.json` in its repository). Kinds that a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
@@ -230,3 +233,16 @@ def by_gvk(api_version: str, kind: str) -> Kind | None:
 def by_path(group: str, version: str, plural: str) -> Kind | None:
     """Return the kind served under this group, version and plural, or None."""
     return _BY_PATH.get((group, version, plural))
+
+
+def per_kind(table: dict[str, Function]) -> Callable[..., Callable[[Function], Function]]:
+    """Return a decorator that enters a function into a table, under the names of the kinds that it is for."""
+
+    def entering(*kinds: str) -> Callable[[Function], Function]:
+        def enter(function: Function) -> Function:
+            table.update(dict.fromkeys(kinds, function))
+            return function
+
+        return enter
+
+    return entering

@@ -77,6 +77,14 @@ def test_problems_come_in_the_order_of_kubernetes():
     ]
 
 
+def test_containers_without_names_are_told_so_each_by_itself() -> None:
+    spec = {"initContainers": [{"image": "busybox"}], "containers": [{"image": "busybox"}]}
+    nameless = [f"spec.template.spec.{group}[0].name" for group in spec]
+    fields = {f"spec__template__spec__{group}": value for group, value in spec.items()}
+    causes = validate_create(*prepared(DEPLOYMENT, **fields))
+    assert sorted(c["field"] for c in causes if c["reason"] == "FieldValueRequired") == sorted(nameless)
+
+
 def test_reasons_are_kubernetes_cause_types():
     causes = validate_create(*prepared(DEPLOYMENT, spec__template__spec__containers=[{"name": "c"}]))
     assert causes == [

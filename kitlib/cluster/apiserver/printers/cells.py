@@ -11,6 +11,7 @@ from typing import Any
 
 from kitlib.cluster.apiserver.printers.durations import Moment, human_duration
 from kitlib.cluster.apiserver.printers.pod import pod_cells
+from kitlib.cluster.apiserver.registry import per_kind
 from kitlib.cluster.apiserver.selectors import selector_text
 from kitlib.cluster.objects import Object, annotation, condition, condition_true, controller_of, is_deleting
 
@@ -23,14 +24,7 @@ OWN: dict[str, Function] = {"Pod": pod_cells}
 """By kind, what fills the columns that are its alone."""
 
 
-def _of(*kinds: str) -> Callable[[Function], Function]:
-    """Register a function for some kinds."""
-
-    def register(function: Function) -> Function:
-        OWN.update(dict.fromkeys(kinds, function))
-        return function
-
-    return register
+_of = per_kind(OWN)
 
 
 def nothing(obj: Object, now: Moment) -> Cells:

@@ -6,7 +6,7 @@ Stands for apimachinery's `field.Error` and `util/validation`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ import orjson
 from kitlib.cluster.apiserver.schema import go_quote
 from kitlib.cluster.objects import Object
 
+Cause = dict[str, str]
 IMMUTABLE = "field is immutable"
 NEGATIVE = "must be greater than or equal to 0"
 PORT_RANGE = "must be between 1 and 65535, inclusive"
@@ -25,7 +26,7 @@ def _shown(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
-class FieldErrors(list[dict[str, str]]):
+class FieldErrors(list[Cause]):
     """The causes of a 422: a list of `{reason, message, field}`, in the order in which they were found."""
 
     def _add(self, reason: str, path: str, message: str, detail: str = "") -> None:
@@ -76,12 +77,38 @@ class FieldErrors(list[dict[str, str]]):
             if obj.get(name) is not None and obj[name] < 0:
                 self.invalid(f"{path}.{name}", obj[name], NEGATIVE)
 
+    def named(self, path: str, value: str | None, rule: Callable[[str], Iterable[str]]) -> None:
+        """Check a name that must be there by its rule."""
+        if value:
+            self.each(path, value, rule(value))
+        else:
+            self.required(path)
+
+    def all_there(self, obj: Object, *names: str, path: str) -> None:
+        """Check that an object has each named field, and not empty."""
+        for name in names:
+            if not obj.get(name):
+                self.required(f"{path}.{name}")
+
+    def unique(self, path: str, value: Any, seen: set[Any], shown: Any = None) -> None:
+        """Check that a value has not been seen before, and note it; an empty one may come again."""
+        if value and value in seen:
+            self.duplicate(path, value if shown is None else shown)
+        seen.add(value)
+
     def one_of(self, path: str, value: str | None, supported: Sequence[str]) -> None:
         """Check a value of an enumeration; an absent one is `required`."""
         if not value:
             self.required(path)
         elif value not in supported:
             self.not_supported(path, value, supported)
+
+
+Checks = dict[str, Callable[[FieldErrors, Object], None]]
+"""By kind, what checks a new object."""
+
+UpdateChecks = dict[str, Callable[[FieldErrors, Object, Object], None]]
+"""By kind, what checks the new and the old state of an object."""
 
 
 def _rule(message: str, pattern: str, *examples: str) -> str:

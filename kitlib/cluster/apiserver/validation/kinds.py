@@ -6,15 +6,18 @@ unknown fields are `schema.py`'s. Left out: rules of alpha fields, warnings, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from kitlib.cluster.apiserver.apiextensions import definitions
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
 from kitlib.cluster.apiserver.apiextensions.schemavalidation import validate
 from kitlib.cluster.apiserver.registry import Kind
-from kitlib.cluster.apiserver.validation import objects, workloads
+from kitlib.cluster.apiserver.validation import objects, pod, workloads
 from kitlib.cluster.apiserver.validation.fielderrors import (
+    Cause,
+    Checks,
     FieldErrors,
+    UpdateChecks,
     check_annotations,
     check_labels,
     dns_1035_label,
@@ -23,10 +26,7 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     path_segment,
     qualified_name,
 )
-from kitlib.cluster.apiserver.validation.pod import check_pod_spec
 from kitlib.cluster.objects import Object
-
-Cause = dict[str, str]
 
 _RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
 _NAMES: dict[str, Callable[[str], Iterator[str]]] = {
@@ -69,107 +69,11 @@ def _check_owners(found: FieldErrors, meta: Object) -> None:
         found.invalid("metadata.ownerReferences", list(owners), text)
 
 
-def _pod(found: FieldErrors, pod: Object) -> None:
-    check_pod_spec(found, pod["spec"], "spec")
-
-
-_UPDATABLE = (
-    "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` "
-    "(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` "
-    "(allow it to be set to 1 if it was previously negative)"
-)
-
-
-def _fixed_part(spec: Object) -> Object:
-    """Return the part of a Pod's spec that may never change."""
-    changing = ("activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers")
-    fixed = {name: value for name, value in spec.items() if name not in changing}
-    for group in ("containers", "initContainers"):
-        if group in spec:
-            fixed[group] = [{**container, "image": "", "imagePullPolicy": ""} for container in spec[group]]
-    return fixed
-
-
-def _pod_update(found: FieldErrors, new: Object, old: Object) -> None:
-    spec, before = new["spec"], old["spec"]
-    counts = [len(each.get("containers") or ()) for each in (spec, before)]
-    if counts[0] != counts[1]:
-        found.forbidden("spec.containers", "pod updates may not add or remove containers")
-        return
-    kept = [toleration in (spec.get("tolerations") or ()) for toleration in before.get("tolerations") or ()]
-    if not all(kept) or _fixed_part(spec) != _fixed_part(before) or _gates_added(spec, before):
-        found.forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n")
-    _check_ephemeral(found, spec, before.get("ephemeralContainers") or ())
-
-
-def _check_ephemeral(found: FieldErrors, spec: Object, before: Sequence[Object]) -> None:
-    """Check that ephemeral containers are only ever added, and those that are new."""
-    path, now = "spec.ephemeralContainers", {each.get("name"): each for each in spec.get("ephemeralContainers") or ()}
-    for old in before:
-        if old != now.get(old["name"]):
-            done = "changed" if old["name"] in now else "removed"
-            found.forbidden(path, f'existing ephemeral containers "{old["name"]}" may not be {done}\n')
-    taken = {each["name"] for key in ("initContainers", "containers") for each in spec.get(key) or ()}
-    for index, each in enumerate(spec.get("ephemeralContainers") or ()):
-        name, target = each.get("name") or "", each.get("targetContainerName")
-        found.each(f"{path}[{index}].name", name, dns_label(name))
-        if name in taken:
-            found.duplicate(f"{path}[{index}].name", name)
-        if not each.get("image"):
-            found.required(f"{path}[{index}].image")
-        if target and target not in taken:
-            found.not_found(f"{path}[{index}].targetContainerName", target)
-        taken = {*taken, name}
-
-
-def _gates_added(spec: Object, before: Object) -> bool:
-    return any(gate not in (before.get("schedulingGates") or ()) for gate in spec.get("schedulingGates") or ())
-
-
-_CREATE: dict[str, Callable[[FieldErrors, Object], None]] = {
-    "Pod": _pod,
-    "Deployment": workloads.deployment,
-    "ReplicaSet": workloads.replica_set,
-    "ReplicationController": workloads.replication_controller,
-    "StatefulSet": workloads.stateful_set,
-    "DaemonSet": workloads.daemon_set,
-    "Job": workloads.job,
-    "CronJob": workloads.cron_job,
-    "Service": objects.service,
-    "ConfigMap": objects.config_map,
-    "Secret": objects.secret,
-    "PersistentVolumeClaim": objects.claim,
-    "PersistentVolume": objects.volume,
-    "Node": objects.node,
-    "Role": objects.role,
-    "ClusterRole": objects.role,
-    "RoleBinding": objects.binding,
-    "ClusterRoleBinding": objects.binding,
-    "HorizontalPodAutoscaler": objects.autoscaler,
-    "Ingress": objects.ingress,
-    "PodDisruptionBudget": objects.disruption_budget,
-    "PriorityClass": objects.priority_class,
-    "StorageClass": objects.storage_class,
-    "EndpointSlice": objects.endpoint_slice,
-    "Endpoints": objects.endpoints,
-    "ResourceQuota": objects.quota,
-    "CustomResourceDefinition": definitions.check,
-}
-
-_UPDATE: dict[str, Callable[[FieldErrors, Object, Object], None]] = {
-    "Pod": _pod_update,
-    "Deployment": workloads.selector_update,
-    "ReplicaSet": workloads.selector_update,
-    "DaemonSet": workloads.selector_update,
-    "StatefulSet": workloads.stateful_set_update,
-    "Job": workloads.job_update,
-    "Service": objects.service_update,
-    "ConfigMap": objects.data_update,
-    "Secret": objects.data_update,
-    "PersistentVolumeClaim": objects.claim_update,
-    "RoleBinding": objects.binding_update,
-    "ClusterRoleBinding": objects.binding_update,
-    "PriorityClass": objects.priority_class_update,
+_CREATE: Checks = {**pod.CREATE, **workloads.CREATE, **objects.CREATE, "CustomResourceDefinition": definitions.check}
+_UPDATE: UpdateChecks = {
+    **pod.UPDATE,
+    **workloads.UPDATE,
+    **objects.UPDATE,
     "CustomResourceDefinition": definitions.check_update,
 }
 
@@ -191,7 +95,7 @@ def validate_create(kind: Kind, obj: Object) -> list[Cause]:
         return found
     if kind.kind == "Event":
         if not kind.group:
-            objects.event(found, obj)
+            objects.check_event(found, obj)
         return found
     _check_metadata(found, kind, obj["metadata"])
     check = _CREATE.get(kind.kind)

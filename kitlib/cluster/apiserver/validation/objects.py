@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from kitlib.cluster import quantity
+from kitlib.cluster.apiserver.registry import per_kind
 from kitlib.cluster.apiserver.validation.fielderrors import (
     IMMUTABLE,
     NEGATIVE,
+    Checks,
     FieldErrors,
+    UpdateChecks,
     check_labels,
     check_port,
     check_selector,
@@ -27,14 +30,18 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
 from kitlib.cluster.apiserver.validation.pod import PROTOCOLS
 from kitlib.cluster.objects import Object
 
+CREATE: Checks = {}
+UPDATE: UpdateChecks = {}
+_creates, _updates = per_kind(CREATE), per_kind(UPDATE)
+
 _SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _MAX_DATA = 1 << 20
 _MAX_ADDRESSES = 100
 _IP_VERSIONS = {"IPv4": 4, "IPv6": 6}
 
 
-def service(found: FieldErrors, obj: Object) -> None:
-    """Check a Service."""
+@_creates("Service")
+def _service(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     kind, ports = spec.get("type"), spec.get("ports") or ()
     headless = "None" in (spec.get("clusterIP"), *(spec.get("clusterIPs") or ()))
@@ -69,21 +76,18 @@ def _check_service_ports(found: FieldErrors, ports: Sequence[Object], kind: str)
             found.required(f"{where}.name")
         elif name:
             found.each(f"{where}.name", name, dns_label(name))
-            if name in names:
-                found.duplicate(f"{where}.name", name)
-        names.add(name)
+        found.unique(f"{where}.name", name, names)
         check_port(found, port.get("port", 0), f"{where}.port")
         found.one_of(f"{where}.protocol", port.get("protocol"), PROTOCOLS)
         check_port(found, port.get("targetPort"), f"{where}.targetPort")
         if kind == "ClusterIP" and port.get("nodePort"):
             found.forbidden(f"{where}.nodePort", "may not be used when `type` is 'ClusterIP'")
         key = {"port": port.get("port"), "protocol": port.get("protocol")}
-        if tuple(key.values()) in taken:
-            found.duplicate(where, key)
-        taken.add(tuple(key.values()))
+        found.unique(where, tuple(key.values()), taken, key)
 
 
-def service_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("Service")
+def _service_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse another cluster address."""
     kinds = (new["spec"].get("type"), old["spec"].get("type"))
     if "ExternalName" not in kinds and old["spec"].get("clusterIP"):
@@ -106,8 +110,8 @@ def _check_data(found: FieldErrors, obj: Object, *names: str) -> None:
         found.too_long("" if len(names) > 1 else "data", _MAX_DATA)
 
 
-def config_map(found: FieldErrors, obj: Object) -> None:
-    """Check a ConfigMap."""
+@_creates("ConfigMap")
+def _config_map(found: FieldErrors, obj: Object) -> None:
     _check_data(found, obj, "data", "binaryData")
 
 
@@ -119,8 +123,8 @@ _SECRET_KEYS = {
 }
 
 
-def secret(found: FieldErrors, obj: Object) -> None:
-    """Check a Secret."""
+@_creates("Secret")
+def _secret(found: FieldErrors, obj: Object) -> None:
     _check_data(found, obj, "data")
     data = obj.get("data") or {}
     for key in _SECRET_KEYS.get(obj.get("type", ""), ()):
@@ -136,7 +140,8 @@ def secret(found: FieldErrors, obj: Object) -> None:
         found.required(f"metadata.annotations[{account}]")
 
 
-def data_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("ConfigMap", "Secret")
+def _data_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Hold `immutable: true` of a ConfigMap or Secret; a Secret's type never changes."""
     if old.get("type") is not None and new.get("type") != old["type"]:
         found.invalid("type", new.get("type", ""), IMMUTABLE)
@@ -160,8 +165,8 @@ def _check_access_modes(found: FieldErrors, modes: Sequence[str]) -> None:
             found.not_supported("spec.accessModes", mode, _ACCESS_MODES)
 
 
-def claim(found: FieldErrors, obj: Object) -> None:
-    """Check a PersistentVolumeClaim."""
+@_creates("PersistentVolumeClaim")
+def _claim(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     _check_access_modes(found, spec.get("accessModes") or ())
     storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
@@ -176,7 +181,8 @@ def claim(found: FieldErrors, obj: Object) -> None:
 _CLAIM_MUTABLE = {"resources", "volumeName", "volumeAttributesClassName"}
 
 
-def claim_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("PersistentVolumeClaim")
+def _claim_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse changes of a claim's spec but more storage."""
     fixed = {*new["spec"], *old["spec"]} - _CLAIM_MUTABLE
     unbound = not old["spec"].get("volumeName")
@@ -196,8 +202,8 @@ def _check_resized(found: FieldErrors, new: Object, old: Object) -> None:
         found.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
 
 
-def volume(found: FieldErrors, obj: Object) -> None:
-    """Check a PersistentVolume."""
+@_creates("PersistentVolume")
+def _volume(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     _check_access_modes(found, spec.get("accessModes") or ())
     if not (spec.get("capacity") or {}).get("storage"):
@@ -207,7 +213,8 @@ def volume(found: FieldErrors, obj: Object) -> None:
         found.required("spec", "must specify a volume type")
 
 
-def node(found: FieldErrors, obj: Object) -> None:
+@_creates("Node")
+def _node(found: FieldErrors, obj: Object) -> None:
     """Check a Node's taints."""
     seen: set[tuple[str, str]] = set()
     effects = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -215,13 +222,11 @@ def node(found: FieldErrors, obj: Object) -> None:
         where, key, effect = f"spec.taints[{index}]", taint.get("key", ""), taint.get("effect", "")
         found.each(f"{where}.key", key, qualified_name(key))
         found.one_of(f"{where}.effect", effect, effects)
-        if (key, effect) in seen:
-            found.duplicate(where, taint)
-        seen.add((key, effect))
+        found.unique(where, (key, effect), seen, taint)
 
 
-def role(found: FieldErrors, obj: Object) -> None:
-    """Check a Role or ClusterRole."""
+@_creates("Role", "ClusterRole")
+def _role(found: FieldErrors, obj: Object) -> None:
     for index, rule in enumerate(obj.get("rules") or ()):
         where = f"rules[{index}]"
         if not rule.get("verbs"):
@@ -234,32 +239,31 @@ def role(found: FieldErrors, obj: Object) -> None:
             found.required(f"{where}.resources", "resource rules must supply at least one resource")
 
 
-def binding(found: FieldErrors, obj: Object) -> None:
-    """Check a RoleBinding or ClusterRoleBinding."""
+@_creates("RoleBinding", "ClusterRoleBinding")
+def _binding(found: FieldErrors, obj: Object) -> None:
     reference = obj.get("roleRef") or {}
     kinds = ("ClusterRole",) if obj.get("kind") == "ClusterRoleBinding" else ("Role", "ClusterRole")
     if reference.get("kind") not in kinds:
         found.not_supported("roleRef.kind", reference.get("kind", ""), kinds)
-    if not reference.get("name"):
-        found.required("roleRef.name")
+    found.all_there(reference, "name", path="roleRef")
     for index, subject in enumerate(obj.get("subjects") or ()):
         where = f"subjects[{index}]"
-        if not subject.get("name"):
-            found.required(f"{where}.name")
+        found.all_there(subject, "name", path=where)
         if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
             found.required(f"{where}.namespace")
         elif subject.get("kind") not in ("ServiceAccount", "User", "Group"):
             found.not_supported(f"{where}.kind", subject.get("kind", ""), ("ServiceAccount", "User", "Group"))
 
 
-def binding_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("RoleBinding", "ClusterRoleBinding")
+def _binding_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse another role."""
     if new.get("roleRef") != old.get("roleRef"):
         found.invalid("roleRef", new.get("roleRef"), "cannot change roleRef")
 
 
-def autoscaler(found: FieldErrors, obj: Object) -> None:
-    """Check a HorizontalPodAutoscaler."""
+@_creates("HorizontalPodAutoscaler")
+def _autoscaler(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     low, high, target = spec.get("minReplicas", 1), spec.get("maxReplicas", 0), spec.get("scaleTargetRef") or {}
     if low < 1:
@@ -268,13 +272,11 @@ def autoscaler(found: FieldErrors, obj: Object) -> None:
         found.invalid("spec.maxReplicas", high, "must be greater than 0")
     if high < low:
         found.invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`")
-    for name in ("kind", "name"):
-        if not target.get(name):
-            found.required(f"spec.scaleTargetRef.{name}")
+    found.all_there(target, "kind", "name", path="spec.scaleTargetRef")
 
 
-def ingress(found: FieldErrors, obj: Object) -> None:
-    """Check an Ingress."""
+@_creates("Ingress")
+def _ingress(found: FieldErrors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     if not spec.get("rules") and not spec.get("defaultBackend"):
         found.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified")
@@ -309,8 +311,7 @@ def _check_backend(found: FieldErrors, where: str, backend: Object) -> None:
     if backend.get("resource"):
         found.invalid(where, "", "cannot set both resource and service backends")
         return
-    if not service.get("name"):
-        found.required(f"{where}.service.name")
+    found.all_there(service, "name", path=f"{where}.service")
     name, number = ((service.get("port") or {}).get(key) for key in ("name", "number"))
     if name and number:
         found.invalid(where, "", "cannot set both port name & port number")
@@ -320,8 +321,8 @@ def _check_backend(found: FieldErrors, where: str, backend: Object) -> None:
         found.required(where, "port name or number is required")
 
 
-def disruption_budget(found: FieldErrors, obj: Object) -> None:
-    """Check a PodDisruptionBudget."""
+@_creates("PodDisruptionBudget")
+def _disruption_budget(found: FieldErrors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     if "minAvailable" in spec and "maxUnavailable" in spec:
         found.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
@@ -331,8 +332,8 @@ def disruption_budget(found: FieldErrors, obj: Object) -> None:
     check_selector(found, spec.get("selector"), "spec.selector")
 
 
-def priority_class(found: FieldErrors, obj: Object) -> None:
-    """Check a PriorityClass."""
+@_creates("PriorityClass")
+def _priority_class(found: FieldErrors, obj: Object) -> None:
     name = obj["metadata"].get("name", "")
     if name.startswith("system-") and name not in ("system-node-critical", "system-cluster-critical"):
         text = "priority class names with 'system-' prefix are reserved for system use only"
@@ -341,22 +342,23 @@ def priority_class(found: FieldErrors, obj: Object) -> None:
         found.forbidden("value", f"maximum allowed value of a user defined priority is {10**9}")
 
 
-def priority_class_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("PriorityClass")
+def _priority_class_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse another priority."""
     for name in ("value", "preemptionPolicy"):
         if new.get(name, 0) != old.get(name, 0):
             found.forbidden(name, "may not be changed in an update.")
 
 
-def storage_class(found: FieldErrors, obj: Object) -> None:
-    """Check a StorageClass."""
+@_creates("StorageClass")
+def _storage_class(found: FieldErrors, obj: Object) -> None:
     if not obj.get("provisioner"):
         found.required("provisioner")
     found.one_of("volumeBindingMode", obj.get("volumeBindingMode"), ("Immediate", "WaitForFirstConsumer"))
 
 
-def endpoint_slice(found: FieldErrors, obj: Object) -> None:
-    """Check an EndpointSlice."""
+@_creates("EndpointSlice")
+def _endpoint_slice(found: FieldErrors, obj: Object) -> None:
     kind = obj.get("addressType")
     found.one_of("addressType", kind, ("FQDN", "IPv4", "IPv6"))
     for index, endpoint in enumerate(obj.get("endpoints") or ()):
@@ -390,7 +392,8 @@ def _ip_version(address: str) -> int:
         return 0
 
 
-def endpoints(found: FieldErrors, obj: Object) -> None:
+@_creates("Endpoints")
+def _endpoints(found: FieldErrors, obj: Object) -> None:
     """Check the addresses of Endpoints; loopback ones, which Pods have here, are allowed."""
     for index, subset in enumerate(obj.get("subsets") or ()):
         for name in ("addresses", "notReadyAddresses"):
@@ -400,8 +403,8 @@ def endpoints(found: FieldErrors, obj: Object) -> None:
                     found.invalid(f"subsets[{index}].{name}[{place}].ip", address.get("ip") or "", text)
 
 
-def quota(found: FieldErrors, obj: Object) -> None:
-    """Check a ResourceQuota."""
+@_creates("ResourceQuota")
+def _quota(found: FieldErrors, obj: Object) -> None:
     for name, value in ((obj.get("spec") or {}).get("hard") or {}).items():
         where = f"spec.hard[{name}]"
         found.each(where, name, qualified_name(name))
@@ -409,7 +412,7 @@ def quota(found: FieldErrors, obj: Object) -> None:
             found.invalid(where, value, NEGATIVE)
 
 
-def event(found: FieldErrors, obj: Object) -> None:
+def check_event(found: FieldErrors, obj: Object) -> None:
     """Check an Event's namespace."""
     about = (obj.get("involvedObject") or obj.get("regarding") or {}).get("namespace", "")
     namespace = obj["metadata"].get("namespace", "")

@@ -12,10 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from kitlib.cluster import quantity
+from kitlib.cluster.apiserver.registry import per_kind
 from kitlib.cluster.apiserver.validation.fielderrors import (
     NEGATIVE,
     PORT_RANGE,
+    Checks,
     FieldErrors,
+    UpdateChecks,
     check_labels,
     check_port,
     check_selector,
@@ -48,6 +51,70 @@ _FIELD_PATHS = (
     "status.podIPs",
 )
 _ENV_FIELD_PATHS = _FIELD_PATHS[2:]
+
+
+CREATE: Checks = {}
+UPDATE: UpdateChecks = {}
+_creates, _updates = per_kind(CREATE), per_kind(UPDATE)
+
+
+@_creates("Pod")
+def _pod(found: FieldErrors, pod: Object) -> None:
+    check_pod_spec(found, pod["spec"], "spec")
+
+
+_UPDATABLE = (
+    "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` "
+    "(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` "
+    "(allow it to be set to 1 if it was previously negative)"
+)
+
+
+def _fixed_part(spec: Object) -> Object:
+    """Return the part of a Pod's spec that may never change."""
+    changing = ("activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers")
+    fixed = {name: value for name, value in spec.items() if name not in changing}
+    for group in ("containers", "initContainers"):
+        if group in spec:
+            fixed[group] = [{**container, "image": "", "imagePullPolicy": ""} for container in spec[group]]
+    return fixed
+
+
+@_updates("Pod")
+def _pod_update(found: FieldErrors, new: Object, old: Object) -> None:
+    spec, before = new["spec"], old["spec"]
+    counts = [len(each.get("containers") or ()) for each in (spec, before)]
+    if counts[0] != counts[1]:
+        found.forbidden("spec.containers", "pod updates may not add or remove containers")
+        return
+    kept = [toleration in (spec.get("tolerations") or ()) for toleration in before.get("tolerations") or ()]
+    if not all(kept) or _fixed_part(spec) != _fixed_part(before) or _gates_added(spec, before):
+        found.forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n")
+    _check_ephemeral(found, spec, before.get("ephemeralContainers") or ())
+
+
+def _check_ephemeral(found: FieldErrors, spec: Object, before: Sequence[Object]) -> None:
+    """Check that ephemeral containers are only ever added, and those that are new."""
+    path, now = "spec.ephemeralContainers", {each.get("name"): each for each in spec.get("ephemeralContainers") or ()}
+    for old in before:
+        if old != now.get(old["name"]):
+            done = "changed" if old["name"] in now else "removed"
+            found.forbidden(path, f'existing ephemeral containers "{old["name"]}" may not be {done}\n')
+    taken = {each["name"] for key in ("initContainers", "containers") for each in spec.get(key) or ()}
+    for index, each in enumerate(spec.get("ephemeralContainers") or ()):
+        name, target = each.get("name") or "", each.get("targetContainerName")
+        found.each(f"{path}[{index}].name", name, dns_label(name))
+        if name in taken:
+            found.duplicate(f"{path}[{index}].name", name)
+        if not each.get("image"):
+            found.required(f"{path}[{index}].image")
+        if target and target not in taken:
+            found.not_found(f"{path}[{index}].targetContainerName", target)
+        taken = {*taken, name}
+
+
+def _gates_added(spec: Object, before: Object) -> bool:
+    return any(gate not in (before.get("schedulingGates") or ()) for gate in spec.get("schedulingGates") or ())
 
 
 def check_pod_spec(found: FieldErrors, spec: Object, path: str, claims: Iterable[str] = ()) -> None:
@@ -89,13 +156,8 @@ def _check_volumes(found: FieldErrors, volumes: Sequence[Object], path: str) -> 
         for extra in sources[1:]:
             found.forbidden(f"{where}.{extra}", "may not specify more than 1 volume type")
         _check_volume_source(found, volume, where)
-        if not name:
-            found.required(f"{where}.name")
-        else:
-            found.each(f"{where}.name", name, dns_label(name))
-            if name in names:
-                found.duplicate(f"{where}.name", name)
-        names.add(name)
+        found.named(f"{where}.name", name, dns_label)
+        found.unique(f"{where}.name", name, names)
     return names
 
 
@@ -109,8 +171,8 @@ _VOLUME_REFERENCES = (
 
 def _check_volume_source(found: FieldErrors, volume: Object, path: str) -> None:
     for source, name in _VOLUME_REFERENCES:
-        if source in volume and not volume[source].get(name):
-            found.required(f"{path}.{source}.{name}")
+        if source in volume:
+            found.all_there(volume[source], name, path=f"{path}.{source}")
         _check_items(found, volume, source, path)
     _check_downward(found, volume, path)
     for index, part in enumerate((volume.get("projected") or {}).get("sources") or ()):
@@ -135,8 +197,7 @@ def _check_volume_source(found: FieldErrors, volume: Object, path: str) -> None:
 def _check_items(found: FieldErrors, volume: Object, source: str, path: str) -> None:
     for index, item in enumerate((volume.get(source) or {}).get("items") or ()):
         where = f"{path}.{source}.items[{index}]"
-        if not item.get("key"):
-            found.required(f"{where}.key")
+        found.all_there(item, "key", path=where)
         _check_file(found, item, where)
 
 
@@ -171,20 +232,14 @@ def _check_containers(found: FieldErrors, spec: Object, group: str, path: str, v
     for index, container in enumerate(containers):
         where = f"{base}[{index}]"
         _check_container(found, container, where, volumes)
-        if container.get("name") in names:
-            found.duplicate(f"{where}.name", container["name"])
-        elif container.get("name"):
-            names.add(container["name"])
+        found.unique(f"{where}.name", container.get("name"), names)
         _check_life(found, container, where)
     _check_host_ports(found, containers, base)
 
 
 def _check_container(found: FieldErrors, container: Object, path: str, volumes: set[str]) -> None:
     name, image = container.get("name", ""), container.get("image", "")
-    if not name:
-        found.required(f"{path}.name")
-    else:
-        found.each(f"{path}.name", name, dns_label(name))
+    found.named(f"{path}.name", name, dns_label)
     if not image:
         found.required(f"{path}.image")
     elif image != image.strip():
@@ -223,19 +278,15 @@ def _check_host_ports(found: FieldErrors, containers: Sequence[Object], path: st
     for index, container in enumerate(containers):
         for position, port in enumerate(container.get("ports") or ()):
             key = (port.get("protocol"), port.get("hostIP"), port.get("hostPort"))
-            if port.get("hostPort") and key in taken:
+            if port.get("hostPort"):
                 shown = f"{key[0]}/{key[1] or ''}/{key[2]}"
-                found.duplicate(f"{path}[{index}].ports[{position}].hostPort", shown)
-            taken.add(key)
+                found.unique(f"{path}[{index}].ports[{position}].hostPort", key, taken, shown)
 
 
 def _check_env(found: FieldErrors, container: Object, path: str) -> None:
     for index, variable in enumerate(container.get("env") or ()):
-        where, name = f"{path}.env[{index}]", variable.get("name", "")
-        if not name:
-            found.required(f"{where}.name")
-        else:
-            found.each(f"{where}.name", name, env_name(name))
+        where = f"{path}.env[{index}]"
+        found.named(f"{where}.name", variable.get("name"), env_name)
         if "valueFrom" in variable:
             _check_env_source(found, variable, f"{where}.valueFrom")
     for index, source in enumerate(container.get("envFrom") or ()):
@@ -243,8 +294,8 @@ def _check_env(found: FieldErrors, container: Object, path: str) -> None:
         chosen = [name for name in ("configMapRef", "secretRef") if name in source]
         if not chosen:
             found.invalid(where, "", "must specify one of: `configMapRef` or `secretRef`")
-        elif not source[chosen[0]].get("name"):
-            found.required(f"{where}.{chosen[0]}.name")
+        else:
+            found.all_there(source[chosen[0]], "name", path=f"{where}.{chosen[0]}")
 
 
 _ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
@@ -265,15 +316,10 @@ def _check_env_source(found: FieldErrors, variable: Object, path: str) -> None:
         )
     for name in ("configMapKeyRef", "secretKeyRef"):
         if name in source:
-            reference = source[name]
-            if not reference.get("name"):
-                found.required(f"{path}.{name}.name")
-            if not reference.get("key"):
-                found.required(f"{path}.{name}.key")
-            else:
-                found.each(f"{path}.{name}.key", reference["key"], config_key(reference["key"]))
-    if "resourceFieldRef" in source and not source["resourceFieldRef"].get("resource"):
-        found.required(f"{path}.resourceFieldRef.resource")
+            found.all_there(source[name], "name", path=f"{path}.{name}")
+            found.named(f"{path}.{name}.key", source[name].get("key"), config_key)
+    if "resourceFieldRef" in source:
+        found.all_there(source["resourceFieldRef"], "resource", path=f"{path}.resourceFieldRef")
 
 
 def _check_field_path(found: FieldErrors, value: str, path: str, supported: Sequence[str]) -> None:
@@ -364,8 +410,8 @@ def _check_handler(found: FieldErrors, handler: Object, path: str, kinds: Sequen
         found.forbidden(f"{path}.{extra}", "may not specify more than 1 handler type")
     for kind in chosen[:1]:
         action, where = handler[kind], f"{path}.{kind}"
-        if kind == "exec" and not action.get("command"):
-            found.required(f"{where}.command")
+        if kind == "exec":
+            found.all_there(action, "command", path=where)
         if kind in ("httpGet", "tcpSocket", "grpc"):
             check_port(found, action.get("port"), f"{where}.port")
         if kind == "httpGet":

@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from kitlib.cluster.apiserver.registry import per_kind
 from kitlib.cluster.apiserver.validation.fielderrors import (
     IMMUTABLE,
+    Checks,
     FieldErrors,
+    UpdateChecks,
     check_annotations,
     check_labels,
     check_selector,
@@ -21,6 +24,10 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
 from kitlib.cluster.apiserver.validation.pod import check_pod_spec
 from kitlib.cluster.labels import matches
 from kitlib.cluster.objects import Object
+
+CREATE: Checks = {}
+UPDATE: UpdateChecks = {}
+_creates, _updates = per_kind(CREATE), per_kind(UPDATE)
 
 
 def check_template(found: FieldErrors, template: Object, path: str, claims: Iterable[str] = ()) -> None:
@@ -71,8 +78,8 @@ def _check_rolling_update(found: FieldErrors, rolling: Object, path: str) -> Non
     not_above_all(found, rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
 
 
-def deployment(found: FieldErrors, obj: Object) -> None:
-    """Check a Deployment."""
+@_creates("Deployment")
+def _deployment(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     found.non_negative(spec, "replicas", path="spec")
     _check_selected_template(found, "deployment", spec)
@@ -91,14 +98,14 @@ def deployment(found: FieldErrors, obj: Object) -> None:
         found.invalid("spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"], text)
 
 
-def replica_set(found: FieldErrors, obj: Object) -> None:
-    """Check a ReplicaSet."""
+@_creates("ReplicaSet")
+def _replica_set(found: FieldErrors, obj: Object) -> None:
     found.non_negative(obj["spec"], "replicas", "minReadySeconds", path="spec")
     _check_selected_template(found, "deployment", obj["spec"])
 
 
-def replication_controller(found: FieldErrors, obj: Object) -> None:
-    """Check a ReplicationController."""
+@_creates("ReplicationController")
+def _replication_controller(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     found.non_negative(spec, "minReadySeconds", "replicas", path="spec")
     if not spec.get("selector"):
@@ -109,8 +116,8 @@ def replication_controller(found: FieldErrors, obj: Object) -> None:
     check_template(found, spec.get("template") or {}, "spec.template")
 
 
-def stateful_set(found: FieldErrors, obj: Object) -> None:
-    """Check a StatefulSet."""
+@_creates("StatefulSet")
+def _stateful_set(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     found.one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
     kind = (spec.get("updateStrategy") or {}).get("type")
@@ -119,8 +126,8 @@ def stateful_set(found: FieldErrors, obj: Object) -> None:
     _check_selected_template(found, "statefulset", spec)
 
 
-def daemon_set(found: FieldErrors, obj: Object) -> None:
-    """Check a DaemonSet."""
+@_creates("DaemonSet")
+def _daemon_set(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     _check_selected_template(found, "daemonset", spec)
     found.non_negative(spec, "minReadySeconds", "revisionHistoryLimit", path="spec")
@@ -183,8 +190,8 @@ def _check_failure_rule(found: FieldErrors, rule: Object, path: str) -> None:
         found.invalid(path, rule, "specifying one of OnExitCodes and OnPodConditions is required")
 
 
-def job(found: FieldErrors, obj: Object) -> None:
-    """Check a Job."""
+@_creates("Job")
+def _job(found: FieldErrors, obj: Object) -> None:
     spec = obj["spec"]
     check_job_spec(found, spec)
     selector = spec.get("selector")
@@ -230,8 +237,8 @@ def _schedule_problems(schedule: str) -> Iterator[str]:
                     return
 
 
-def cron_job(found: FieldErrors, obj: Object) -> None:
-    """Check a CronJob."""
+@_creates("CronJob")
+def _cron_job(found: FieldErrors, obj: Object) -> None:
     spec, name = obj["spec"], obj["metadata"].get("name", "")
     if len(name) > 52:
         found.invalid("metadata.name", name, "must be no more than 52 characters")
@@ -252,7 +259,8 @@ def _immutable(found: FieldErrors, new: Object, old: Object, *names: str) -> Non
             found.invalid(f"spec.{name}", new.get(name), IMMUTABLE)
 
 
-def selector_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("Deployment", "ReplicaSet", "DaemonSet")
+def _selector_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse another selector (Deployment, ReplicaSet, DaemonSet)."""
     _immutable(found, new["spec"], old["spec"], "selector")
 
@@ -268,7 +276,8 @@ _SET_MUTABLE = (
 )
 
 
-def stateful_set_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("StatefulSet")
+def _stateful_set_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse changes of a StatefulSet that its Pods could not follow."""
     fixed = {*new["spec"], *old["spec"]} - set(_SET_MUTABLE)
     if any(new["spec"].get(name) != old["spec"].get(name) for name in fixed):
@@ -287,7 +296,8 @@ def _comparable(template: Object, suspended: bool) -> Object:
     return {"spec": spec}
 
 
-def job_update(found: FieldErrors, new: Object, old: Object) -> None:
+@_updates("Job")
+def _job_update(found: FieldErrors, new: Object, old: Object) -> None:
     """Refuse changes of a Job that has begun."""
     spec, before = new["spec"], old["spec"]
     if spec.get("completionMode") != "Indexed":
