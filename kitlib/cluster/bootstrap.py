@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 
 from kitlib.cluster.config import ClusterConfig, NodeConfig, from_json
+from kitlib.cluster.files import write_private
+from kitlib.cluster.gpus import find_gpus
 from kitlib.errors import KitError
 
 
@@ -58,19 +60,8 @@ def share_gpus(nodes: int, gpus: int | None) -> tuple[tuple[int, ...], bool]:
 
 def count_real_gpus() -> int:
     """Return how many NVIDIA GPUs NVML finds; 0 when `KIT_GPU=simulated` or when there is no driver."""
-    if os.environ.get("KIT_GPU") == "simulated" or not _has_nvidia_driver():
-        return 0
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return 0
-
-
-def _has_nvidia_driver() -> bool:
-    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
+    found = None if os.environ.get("KIT_GPU") == "simulated" else find_gpus()
+    return found.count if found else 0
 
 
 def _cores() -> list[int]:
@@ -212,15 +203,6 @@ def _kubeconfig(config: ClusterConfig, token: str) -> str:
         "current-context": "kit",
     }
     return json.dumps(entry, indent=1) + "\n"  # JSON is YAML
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
-    os.replace(temporary, path)
 
 
 def node_configs(config: ClusterConfig, shape: Shape, tokens: dict[str, str]) -> list[dict[str, Any]]:

@@ -33,9 +33,9 @@ from kitlib.cluster.bootstrap import (
     read_config,
     share_gpus,
     write_credentials,
-    write_private,
 )
 from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, to_json
+from kitlib.cluster.files import write_private
 from kitlib.home import kit_home
 
 Status = dict[str, Any]

@@ -14,8 +14,11 @@ from typing import Any
 from kitlib.cluster.apiserver import models
 from kitlib.cluster.apiserver.apiextensions import definitions, structural
 from kitlib.cluster.apiserver.apiextensions.customkind import CustomKind
-from kitlib.cluster.apiserver.registry import Kind
+from kitlib.cluster.apiserver.registry import Kind, per_kind
 from kitlib.cluster.objects import Object
+
+_DEFAULTS: dict[str, Callable[[Object], None]] = {"CustomResourceDefinition": definitions.set_defaults}
+_of = per_kind(_DEFAULTS)
 
 
 def fill(target: Object, values: Mapping[str, Any]) -> None:
@@ -137,6 +140,7 @@ def _items(*sources: Object | None) -> Iterable[Object]:
     return (item for source in sources for item in (source or {}).get("items") or ())
 
 
+@_of("Pod")
 def _pod(pod: Object) -> None:
     spec = pod.setdefault("spec", {})
     pod_spec(spec)
@@ -163,6 +167,7 @@ def _rolling_update(strategy: Object, defaults: Mapping[str, Any]) -> None:
         fill(strategy.setdefault("rollingUpdate", {}), defaults)
 
 
+@_of("Deployment")
 def _deployment(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     fill(spec, {"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600})
@@ -177,6 +182,7 @@ def _labels_from_template(obj: Object) -> Object:
     return labels
 
 
+@_of("ReplicaSet")
 def _replica_set(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
@@ -184,6 +190,7 @@ def _replica_set(obj: Object) -> None:
     template(spec)
 
 
+@_of("ReplicationController")
 def _replication_controller(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
@@ -193,6 +200,7 @@ def _replication_controller(obj: Object) -> None:
     template(spec)
 
 
+@_of("StatefulSet")
 def _stateful_set(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     fill(spec, {"replicas": 1, "revisionHistoryLimit": 10})
@@ -206,6 +214,7 @@ def _stateful_set(obj: Object) -> None:
     template(spec)
 
 
+@_of("DaemonSet")
 def _daemon_set(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("revisionHistoryLimit", 10)
@@ -228,11 +237,13 @@ def job_spec(spec: Object) -> None:
     template(spec)
 
 
+@_of("Job")
 def _job(obj: Object) -> None:
     job_spec(obj.setdefault("spec", {}))
     _labels_from_template(obj)
 
 
+@_of("CronJob")
 def _cron_job(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec["concurrencyPolicy"] = spec.get("concurrencyPolicy") or "Allow"
@@ -242,6 +253,7 @@ def _cron_job(obj: Object) -> None:
     template(job.setdefault("spec", {}))
 
 
+@_of("Service")
 def _service(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.update(sessionAffinity=spec.get("sessionAffinity") or "None", type=spec.get("type") or "ClusterIP")
@@ -276,11 +288,13 @@ def _claim_spec(spec: Object) -> None:
         spec["resources"]["requests"] = {**limits, **spec["resources"].get("requests", {})}
 
 
+@_of("PersistentVolumeClaim")
 def _claim(obj: Object) -> None:
     _claim_spec(obj.setdefault("spec", {}))
     obj.setdefault("status", {}).setdefault("phase", "Pending")
 
 
+@_of("PersistentVolume")
 def _volume_resource(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     fill(spec, {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"})
@@ -289,6 +303,7 @@ def _volume_resource(obj: Object) -> None:
     obj.setdefault("status", {}).setdefault("phase", "Pending")
 
 
+@_of("Secret")
 def _secret(obj: Object) -> None:
     obj["type"] = obj.get("type") or "Opaque"
     text = obj.pop("stringData", None)
@@ -297,6 +312,7 @@ def _secret(obj: Object) -> None:
         obj["data"] = {**obj.get("data", {}), **encoded}
 
 
+@_of("HorizontalPodAutoscaler")
 def _autoscaler(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("minReplicas", 1)
@@ -312,6 +328,7 @@ def _autoscaler(obj: Object) -> None:
         fill(down, {"selectPolicy": "Max", "policies": [dict(percent)]})
 
 
+@_of("NetworkPolicy")
 def _network_policy(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     if not spec.get("policyTypes"):
@@ -321,6 +338,7 @@ def _network_policy(obj: Object) -> None:
             port["protocol"] = port.get("protocol") or "TCP"
 
 
+@_of("RoleBinding", "ClusterRoleBinding")
 def _binding(obj: Object) -> None:
     role = obj.get("roleRef") or {}
     role["apiGroup"] = role.get("apiGroup") or "rbac.authorization.k8s.io"
@@ -329,6 +347,7 @@ def _binding(obj: Object) -> None:
             subject["apiGroup"] = "rbac.authorization.k8s.io"
 
 
+@_of("Node")
 def _node(obj: Object) -> None:
     obj.setdefault("spec", {})
     status = obj.setdefault("status", {})
@@ -336,21 +355,25 @@ def _node(obj: Object) -> None:
         status.setdefault("allocatable", dict(status["capacity"]))
 
 
+@_of("Endpoints")
 def _endpoints(obj: Object) -> None:
     for subset in obj.get("subsets") or ():
         for port in subset.get("ports") or ():
             port["protocol"] = port.get("protocol") or "TCP"
 
 
+@_of("EndpointSlice")
 def _endpoint_slice(obj: Object) -> None:
     for port in obj.get("ports") or ():
         fill(port, {"name": "", "protocol": "TCP"})
 
 
+@_of("StorageClass")
 def _storage_class(obj: Object) -> None:
     fill(obj, {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"})
 
 
+@_of("LimitRange")
 def _limit_range(obj: Object) -> None:
     for item in obj.setdefault("spec", {}).get("limits") or ():
         if item.get("type") == "Container":
@@ -358,37 +381,11 @@ def _limit_range(obj: Object) -> None:
             item["defaultRequest"] = {**item.get("min", {}), **item["default"], **item.get("defaultRequest", {})}
 
 
+@_of("PriorityClass")
 def _priority_class(obj: Object) -> None:
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
 
+@_of("PodTemplate")
 def _pod_template(obj: Object) -> None:
     template(obj)
-
-
-_DEFAULTS: dict[str, Callable[[Object], None]] = {
-    "Pod": _pod,
-    "PodTemplate": _pod_template,
-    "Deployment": _deployment,
-    "ReplicaSet": _replica_set,
-    "ReplicationController": _replication_controller,
-    "StatefulSet": _stateful_set,
-    "DaemonSet": _daemon_set,
-    "Job": _job,
-    "CronJob": _cron_job,
-    "Service": _service,
-    "PersistentVolumeClaim": _claim,
-    "PersistentVolume": _volume_resource,
-    "Secret": _secret,
-    "HorizontalPodAutoscaler": _autoscaler,
-    "NetworkPolicy": _network_policy,
-    "RoleBinding": _binding,
-    "ClusterRoleBinding": _binding,
-    "Node": _node,
-    "Endpoints": _endpoints,
-    "EndpointSlice": _endpoint_slice,
-    "StorageClass": _storage_class,
-    "LimitRange": _limit_range,
-    "PriorityClass": _priority_class,
-    "CustomResourceDefinition": definitions.set_defaults,
-}

@@ -6,7 +6,6 @@ certificates (users come with bearer tokens) and rotation (certificates are vali
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
@@ -17,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kitlib.cluster.files import write_private
 
 NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 _VALID = timedelta(days=3650)
@@ -44,7 +45,7 @@ def ensure_certificates(pki: Path, addresses: Iterable[str] = ()) -> None:
 def private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return the key in a file, made when there is none."""
     if not path.exists():
-        _write(path, _pem(ec.generate_private_key(ec.SECP256R1())))
+        write_private(path, _pem(ec.generate_private_key(ec.SECP256R1())))
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return key
@@ -100,8 +101,8 @@ def _make_authority(pki: Path) -> None:
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(pki / "ca.key", _pem(key))
-    _write(pki / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    write_private(pki / "ca.key", _pem(key))
+    write_private(pki / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _sign_server(pki: Path, addresses: Iterable[str]) -> None:
@@ -119,19 +120,11 @@ def _sign_server(pki: Path, addresses: Iterable[str]) -> None:
         .add_extension(issuer, critical=False)
         .sign(authority, hashes.SHA256())
     )
-    _write(pki / "apiserver.key", _pem(key))
-    _write(pki / "apiserver.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    write_private(pki / "apiserver.key", _pem(key))
+    write_private(pki / "apiserver.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from kitlib.cluster.client import ApiError, ignoring
 from kitlib.cluster.clock import parse_time, rfc3339
 from kitlib.cluster.controllers.common import Context, owner_reference, update_status, watch_owned
-from kitlib.cluster.controllers.cron import Schedule
+from kitlib.cluster.cron import Schedule
 from kitlib.cluster.events import object_reference
 from kitlib.cluster.informer import Controller
 from kitlib.cluster.objects import Key, Object, condition_true, controller_of, deep_copy, is_deleting, key_of

@@ -7,45 +7,11 @@ label says so, and the container's environment too.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from kitlib.cluster.config import NodeConfig
+from kitlib.cluster.gpus import find_gpus, has_driver
 
 RESOURCE = "nvidia.com/gpu"
-_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
-
-
-@dataclass(frozen=True)
-class RealGPUs:
-    """What NVML says about the machine's GPUs."""
-
-    count: int
-    product: str
-    memory_mib: int
-
-
-def find_gpus() -> RealGPUs | None:
-    """Ask NVML for the machine's GPUs; None without driver or GPU."""
-    if not any(map(os.path.exists, _DRIVERS)):
-        return None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:
-        return None
-    try:
-        count = int(pynvml.nvmlDeviceGetCount())
-        if not count:
-            return None
-        first = pynvml.nvmlDeviceGetHandleByIndex(0)
-        name = pynvml.nvmlDeviceGetName(first)
-        product = (name.decode() if isinstance(name, bytes) else name).replace(" ", "-")
-        return RealGPUs(count, product, int(pynvml.nvmlDeviceGetMemoryInfo(first).total) >> 20)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
 
 
 class Devices:
@@ -122,7 +88,7 @@ class Devices:
         numbers = ",".join(map(str, gpus))
         if self.real is not None:
             return {"CUDA_VISIBLE_DEVICES": numbers, "NVIDIA_VISIBLE_DEVICES": numbers or "void"}
-        hidden = {"CUDA_VISIBLE_DEVICES": ""} if any(map(os.path.exists, _DRIVERS)) else {}
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if has_driver() else {}
         return {**hidden, **({"KIT_SIMULATED_GPU": numbers} if gpus else {})}
 
     def cores(self, gpus: list[int]) -> list[int] | None:

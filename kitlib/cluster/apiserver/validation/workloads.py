@@ -22,6 +22,7 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     percent_or_int,
 )
 from kitlib.cluster.apiserver.validation.pod import check_pod_spec
+from kitlib.cluster.cron import Schedule
 from kitlib.cluster.labels import matches
 from kitlib.cluster.objects import Object
 
@@ -206,35 +207,12 @@ def _job(found: FieldErrors, obj: Object) -> None:
             found.invalid("metadata.name", obj["metadata"].get("name", ""), text)
 
 
-_MACROS = frozenset("@yearly @annually @monthly @weekly @daily @midnight @hourly".split())
-_CRON_FIELD = re.compile(
-    r"(?:(?:\*|\?|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/[0-9]+)?)(?:,(?:\*|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/[0-9]+)?)*", re.I
-)
-_CRON_RANGES = (("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 6))
-
-
 def _schedule_problems(schedule: str) -> Iterator[str]:
-    fields = schedule.split()
-    if schedule in _MACROS or re.fullmatch(r"@every \S+", schedule):
-        return
-    if schedule.startswith("@"):
-        yield f"unrecognized descriptor: {schedule}"
-    elif len(fields) != 5:
-        yield f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
-    else:
-        for field, (_, low, high) in zip(fields, _CRON_RANGES, strict=True):
-            if not _CRON_FIELD.fullmatch(field):
-                yield f"failed to parse int from {field}: strconv.Atoi: parsing {field!r}: invalid syntax".replace(
-                    "'", '"'
-                )
-                return
-            for number in re.findall(r"(?<![/\d])\d+", field):
-                if int(number) > high:
-                    yield f"end of range ({number}) above maximum ({high}): {field}"
-                    return
-                if int(number) < low:
-                    yield f"beginning of range ({number}) below minimum ({low}): {field}"
-                    return
+    try:
+        if not re.fullmatch(r"@every \S+", schedule):
+            Schedule(schedule)
+    except ValueError as error:
+        yield str(error)
 
 
 @_creates("CronJob")
@@ -242,11 +220,7 @@ def _cron_job(found: FieldErrors, obj: Object) -> None:
     spec, name = obj["spec"], obj["metadata"].get("name", "")
     if len(name) > 52:
         found.invalid("metadata.name", name, "must be no more than 52 characters")
-    schedule = spec.get("schedule", "")
-    if not schedule:
-        found.required("spec.schedule")
-    else:
-        found.each("spec.schedule", schedule, _schedule_problems(schedule))
+    found.named("spec.schedule", spec.get("schedule"), _schedule_problems)
     found.non_negative(spec, "startingDeadlineSeconds", path="spec")
     found.one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ("Allow", "Forbid", "Replace"))
     found.non_negative(spec, "successfulJobsHistoryLimit", "failedJobsHistoryLimit", path="spec")

@@ -1,7 +1,7 @@
 """Cron schedules: `minute hour day-of-month month day-of-week`.
 
-Stands for the `robfig/cron` parser that CronJobs use: `*`, lists, ranges, steps, names of months and days, and
-`@hourly` and its like. Left out: `@every` and seconds.
+Stands for the `robfig/cron` parser by which the API server checks CronJobs and their controller reads them, in its
+words: `*`, lists, ranges, steps, names of months and days, and `@hourly` and its like. Left out: `@every` and seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALIASES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 DAYS = "sun mon tue wed thu fri sat".split()
 NAMES = {3: {name: number for number, name in enumerate(MONTHS, 1)}, 4: {n: i for i, n in enumerate(DAYS)}}
@@ -36,12 +36,13 @@ class Schedule:
 
     def __init__(self, text: str) -> None:
         fields = ALIASES.get(text.strip(), text).split()
+        if text.startswith("@") and text.strip() not in ALIASES:
+            raise ValueError(f"unrecognized descriptor: {text}")
         if len(fields) != len(RANGES):
-            raise ValueError(f"expected exactly 5 fields, found {len(fields)}: {text}")
-        self._minutes, self._hours, self._days, self._months, weekdays = (
+            raise ValueError(f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]")
+        self._minutes, self._hours, self._days, self._months, self._weekdays = (
             _values(field, place) for place, field in enumerate(fields)
         )
-        self._weekdays = {day % 7 for day in weekdays}
         self._either = not fields[2].startswith(("*", "?")) and not fields[4].startswith(("*", "?"))
 
     def _has_day(self, when: datetime) -> bool:
@@ -74,12 +75,24 @@ def _values(field: str, place: int) -> set[int]:
         else:
             start = _number(first, place)
             end = _number(last, place) if last else high if step else start
-        if not low <= start <= end <= high or (step and not (step.isdigit() and int(step))):
-            raise ValueError(f"bad part of a schedule: {part}")
+        if start < low:
+            raise ValueError(f"beginning of range ({start}) below minimum ({low}): {part}")
+        if end > high:
+            raise ValueError(f"end of range ({end}) above maximum ({high}): {part}")
+        if start > end:
+            raise ValueError(f"beginning of range ({start}) beyond end of range ({end}): {part}")
+        if step and not _integer(step):
+            raise ValueError(f"step of range should be a positive number: {part}")
         found.update(range(start, end + 1, int(step or 1)))
     return found
 
 
 def _number(text: str, place: int) -> int:
     named = NAMES.get(place, {}).get(text)
-    return int(text) if named is None else named
+    return _integer(text) if named is None else named
+
+
+def _integer(text: str) -> int:
+    if not (text.isdigit() and text.isascii()):
+        raise ValueError(f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": invalid syntax')
+    return int(text)
