@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from kitlib.cluster import quantity
 from kitlib.cluster.apiserver.registry import per_kind
+from kitlib.cluster.apiserver.validation.containers import PROTOCOLS
 from kitlib.cluster.apiserver.validation.fielderrors import (
     IMMUTABLE,
     NEGATIVE,
@@ -27,7 +28,6 @@ from kitlib.cluster.apiserver.validation.fielderrors import (
     percent_or_int,
     qualified_name,
 )
-from kitlib.cluster.apiserver.validation.pod import PROTOCOLS
 from kitlib.cluster.objects import Object
 
 CREATE: Checks = {}
