@@ -160,7 +160,7 @@ class EventRecorder:
         known = self._known.get(key)
         if known is None or not await self._repeat(style, known, event):
             created = await self._client.create("events", event, event["metadata"]["namespace"])
-            known = _remembered(event, created.get("metadata", event["metadata"]))
+            known = _remembered(event, created.get("metadata") or event["metadata"])
         self._remember(self._known, key, known)
 
     async def _repeat(self, style: str, known: Object, event: Object) -> bool:
@@ -212,7 +212,7 @@ class EventRecorder:
 
 def _remembered(event: Object, metadata: Object) -> Object:
     """Return what is needed to know an Event again, much less than all of it."""
-    kept = {field: event[field] for field in ("count", "message", "series") if field in event}
+    kept: Object = {field: event[field] for field in ("count", "message", "series") if field in event}
     return {**kept, "metadata": {field: metadata[field] for field in ("name", "namespace")}}
 
 
