@@ -289,6 +289,7 @@ MENDS = {
     r'namespaces "[^"]+" not found': "The chapter's namespace is gone: the set-up cell makes it again.",
     r'"kubernetes-bootcamp" not found': "A cell further up makes it, or the set-up cell does.",
     r"yaml: line": "Look there and just above for a tab, a missing colon, or an indentation out of line.",
+    r'the path "[^"]+" does not exist': "The cell that writes this file has not run since the last clean-up.",
     r"unknown field": "That name is misspelt or stands under the wrong parent: `%kubectl explain` has them all.",
     r"is immutable|only be modified in tandem": "It cannot change any more: `%kubectl delete` the object, then apply.",
 }  # fmt: skip

@@ -357,6 +357,7 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
         ("error: error parsing STDIN: error converting YAML to JSON: yaml: line 5: did not find expected key", "tab"),
         ('strict decoding error: unknown field "spec.template.spec.restartPolice"', "misspelt"),
         ("Deployment is invalid: spec.selector: Invalid value: {}: field is immutable", "`%kubectl delete` the object"),
+        ('the path "kubernetes.yaml" does not exist', "cell that writes"),
         ('Error from server (NotFound): pods "web" not found', ""),
         ('Error from server (NotFound): deployments.apps "kubernetes-bootcamp" not found', "set-up cell"),
         ("error dialing backend: dial tcp 127.1.0.1:10250: connect: connection refused", "start_node"),
