@@ -31,7 +31,7 @@ nobreak) printf 'no line break' ;;
 umlaut) printf '\\303'; sleep 0.05; printf '\\244\\n' ;;
 proxy) trap 'exit 0' TERM; echo "Starting to serve on 127.0.0.1:45678"; while :; do sleep 0.05; done ;;
 port-forward) [ "$2" = nope ] && { echo "error: no such pod" >&2; exit 1; }
-  trap 'exit 0' TERM; echo "Forwarding from 127.0.0.1:45679 -> 8080"; yes chatter ;;
+  trap 'exit 0' TERM; echo "Forwarding from 127.0.0.1:45679 -> 8080"; while :; do echo chatter; done ;;
 *) for word in "$@"; do echo "<$word>"; done ;;
 esac
 """
