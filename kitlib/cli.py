@@ -7,6 +7,7 @@ needs them, so that `kit` answers at once.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
@@ -29,6 +30,7 @@ keep = click.option("--keep", is_flag=True, help="Stop no cluster and remove not
 def main() -> None:
     """Run the `kit` command and turn errors into one line and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.unraisablehook = _interrupt_again
     try:
         sys.exit(kit.main(prog_name="kit", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -46,6 +48,14 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Interrupt once more where Ctrl-C fell into a finalizer or a callback, whose exceptions Python drops."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _fail(message: str) -> NoReturn:

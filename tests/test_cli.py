@@ -83,6 +83,25 @@ def test_on_windows_itself_the_way_is_told() -> None:
     assert_one_line(done, "WSL2")
 
 
+def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
+    program = """
+import os, signal, time
+from kitlib import cli
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+def command(**_):
+    Finalized()
+    for _ in range(60):
+        time.sleep(0.1)
+cli.kit.main = command
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_output_that_nobody_reads_is_no_error(nothing_started: EmbeddedCluster) -> None:
     command = f"{sys.executable} -m kitlib status | true"
     done = subprocess.run(["bash", "-c", command], env=nothing_started.env, capture_output=True, text=True)
