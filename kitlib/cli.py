@@ -7,12 +7,12 @@ needs them, so that `kit` answers at once.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,7 +53,7 @@ def main() -> None:
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     """Interrupt once more where Ctrl-C fell into a finalizer or a callback, whose exceptions Python drops."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
-        _thread.interrupt_main()
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()  # when the finalizer has returned
     else:
         sys.__unraisablehook__(lost)
 
