@@ -97,9 +97,10 @@ def measure_api(kubeconfig: str, pods: int = 20) -> Numbers:
     access = _credentials(kubeconfig)
     _kubectl(kubeconfig, "create", "namespace", NAMESPACE)
     try:
-        return {"kubectl_get_pods_ms": _kubectl_get_pods(kubeconfig)} | asyncio.run(
-            _measure_api(kubeconfig, access, pods)
-        )
+        alone = _kubectl_ms(kubeconfig, "version", "--client")
+        asking = _kubectl_ms(kubeconfig, "get", "pods")
+        rates = asyncio.run(_measure_api(kubeconfig, access, pods))
+        return {"kubectl_alone_ms": alone, "kubectl_get_pods_ms": asking, **rates}
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
         raise KitError(f"The cluster stopped answering: {error}") from error
     finally:
@@ -113,11 +114,12 @@ def _kubectl(kubeconfig: str, *arguments: str) -> None:
         raise KitError(f"kubectl {' '.join(arguments)}: {done.stderr.strip().splitlines()[-1]}")
 
 
-def _kubectl_get_pods(kubeconfig: str) -> float:
+def _kubectl_ms(kubeconfig: str, *arguments: str) -> float:
+    """Return the median time of ten runs of a kubectl command, in ms."""
     times = []
     for _ in range(11):
         begin = time.perf_counter()
-        _kubectl(kubeconfig, "get", "pods")
+        _kubectl(kubeconfig, *arguments)
         times.append(time.perf_counter() - begin)
     return round(statistics.median(times[1:]) * 1e3, 1)
 

@@ -14,7 +14,11 @@ from harness import EmbeddedCluster, environment, processes_of
 
 
 def pytest_configure() -> None:
-    """Take SIGTERM as Ctrl-C is taken: fixtures end, and with them every cluster."""
+    """Take SIGTERM as Ctrl-C is taken: fixtures end, and with them every cluster.
+
+    A shell lets what a script starts in the background ignore Ctrl-C. What the tests start must not.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 

@@ -22,6 +22,7 @@ CLUSTER_ROWS = [  # name in the JSON, what it is, unit, what a real Kubernetes 1
     ("memory_after_bench_rss_mb", "memory after all of this, resident", "MiB", "833"),
     ("memory_after_start_mb", "memory after start, shared pages counted once", "MiB", ""),
     ("idle_cpu_percent_of_a_core", "idle CPU", "% of a core", "about 7"),
+    ("kubectl_alone_ms", "`kubectl version --client`, which asks no cluster", "ms", ""),
     ("kubectl_get_pods_ms", "`kubectl get pods`", "ms", "50.6"),
     ("create_per_s_1_clients", "creates, 1 client", "per s", "781"),
     ("create_per_s_16_clients", "creates, 16 clients", "per s", "1864"),
