@@ -127,24 +127,24 @@ def test_a_killed_supervisor_takes_everything_with_it_and_up_brings_it_back(own_
     eventually(lambda: len(running_pods(own_cluster)) == 3)
 
 
+def up_with_forks(cluster: EmbeddedCluster, script: str, sleeps: int) -> str:
+    """Start one node with a Pod whose script makes so many `sleep`s; return the mark of the cluster's processes."""
+    cluster.kit("up", "--nodes", "1")
+    spec = {"containers": [{"name": "c", "image": "busybox", "command": ["sh", "-c", script]}]}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "forks"}, "spec": spec})
+    mark = cluster.cluster_id()
+    eventually(lambda: sum("sleep" in p.name() for p in processes_of(mark)) == sleeps)
+    return mark
+
+
 def test_processes_that_left_their_container_die_with_a_killed_supervisor(own_cluster: EmbeddedCluster) -> None:
-    own_cluster.kit("up", "--nodes", "1")
-    command = ["sh", "-c", "for i in 1 2 3 4 5 6; do setsid sleep 7777 & done; exec sleep 7777"]
-    spec = {"containers": [{"name": "c", "image": "busybox", "command": command}]}
-    own_cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "forks"}, "spec": spec})
-    mark = own_cluster.cluster_id()
-    eventually(lambda: sum("sleep" in p.name() for p in processes_of(mark)) == 7)
+    mark = up_with_forks(own_cluster, "for i in 1 2 3 4 5 6; do setsid sleep 7777 & done; exec sleep 7777", sleeps=7)
     os.kill(own_cluster.pid("supervisor"), signal.SIGKILL)
     assert eventually(lambda: not processes_of(mark))
 
 
 def test_nothing_of_a_node_outlives_its_killed_container_runtime(own_cluster: EmbeddedCluster) -> None:
-    own_cluster.kit("up", "--nodes", "1")
-    command = ["sh", "-c", "setsid sh -c 'sleep 7777 & sleep 7777' & sleep 7777; exit"]
-    spec = {"containers": [{"name": "c", "image": "busybox", "command": command}]}
-    own_cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "forks"}, "spec": spec})
-    mark = own_cluster.cluster_id()
-    eventually(lambda: sum("sleep" in p.name() for p in processes_of(mark)) == 3)
+    mark = up_with_forks(own_cluster, "setsid sh -c 'sleep 7777 & sleep 7777' & sleep 7777; exit", sleeps=3)
     os.kill(own_cluster.pid("runtime-node-1"), signal.SIGKILL)
     assert eventually(lambda: {p.pid for p in processes_of(mark)} == set(_pids(own_cluster).values()))
     assert _pids(own_cluster).keys() == {"supervisor", "control-plane"}
