@@ -169,11 +169,12 @@ async def test_exec_needs_a_running_container_and_a_command_that_exists(runtime:
 
 
 async def test_a_container_with_a_terminal_can_be_attached_to(runtime: Runtime) -> None:
-    await runtime.start("a", "read x; stty size; echo got $x", tty=True, stdin=True)
+    sized = "until [ \"$(stty size)\" = '11 22' ]; do sleep 0.02; done"  # size and input come by ways of their own
+    await runtime.start("a", f"{sized}; read x; stty size; echo got $x", tty=True, stdin=True)
     process = await runtime.client.attach("a", stdin=True, tty=True)
     process.resize(11, 22)
     process.stdin.write(b"this\n")
-    output = await process.stdout.read()
+    output = await asyncio.wait_for(process.stdout.read(), GENEROUS)
     assert b"11 22" in output and b"got this" in output
     assert await process.wait() == 0
     process.kill()
