@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from harness import EmbeddedCluster, environment, processes_of
@@ -20,6 +24,20 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+
+
+@pytest.fixture(scope="session")
+def kubernetes_validate() -> ModuleType:
+    """The package with Kubernetes' published schemas, out of the folder that `KIT_TEST_SCHEMAS` names.
+
+    It stands beside the environment (`.ci/run` puts it there): where it is installed the Kubernetes client imports it,
+    and with it seconds of grammars, into every kernel.
+    """
+    folder = os.environ.get("KIT_TEST_SCHEMAS")
+    if not folder:
+        pytest.skip("pip install --no-deps --target FOLDER kubernetes-validate, and KIT_TEST_SCHEMAS=FOLDER")
+    sys.path.append(folder)
+    return importlib.import_module("kubernetes_validate")
 
 
 @pytest.fixture(scope="session")

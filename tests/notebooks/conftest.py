@@ -12,9 +12,6 @@ import psutil
 import pytest
 from harness import EmbeddedCluster, eventually
 
-LEAN = Path(__file__).parents[1] / "lean"
-"""What a learner does not have and the tests do is hidden from kernels by what lies here."""
-
 
 @pytest.fixture(scope="package")
 def school(make_home: Callable[[], EmbeddedCluster]) -> Iterator[EmbeddedCluster]:
@@ -22,7 +19,7 @@ def school(make_home: Callable[[], EmbeddedCluster]) -> Iterator[EmbeddedCluster
     cluster = make_home()
     cluster.kit("up", "--nodes", "3", "--gpus", "1")
     before = dict(os.environ)
-    os.environ.update(cluster.env, PYTHONPATH=str(LEAN))
+    os.environ.update(cluster.env)
     for name in ("KUBECONFIG", "KIT_CLUSTER", "KIT_NAMESPACE"):
         os.environ.pop(name, None)
     yield cluster

@@ -7,7 +7,6 @@ import json
 import random
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 
 from kitlib.cluster.apiserver import models, schema
@@ -130,7 +129,7 @@ def test_every_kind_of_the_registry_has_a_model():
     assert [kind.kind for kind in KINDS if models.load(kind.model) is None] == []
 
 
-def test_models_agree_with_the_published_schemas():
+def test_models_agree_with_the_published_schemas(kubernetes_validate):
     """Names of fields, and which numbers have 64 bits, against the JSON schemas of kubernetes-validate."""
     folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / "v1.36.0-local"
     definitions = json.loads((folder / "_definitions.json").read_text())["$defs"]
