@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,16 +13,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from harness import EmbeddedCluster, environment, processes_of
+from harness import EmbeddedCluster, environment, heed_signals, processes_of
 
 
 def pytest_configure() -> None:
-    """Take SIGTERM as Ctrl-C is taken: fixtures end, and with them every cluster.
-
-    A shell lets what a script starts in the background ignore Ctrl-C. What the tests start must not.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    """End the fixtures, too, when the tests are told to end."""
+    heed_signals(lambda: pytest.exit("terminated", returncode=143))
 
 
 @pytest.fixture(scope="session")

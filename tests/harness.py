@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -127,14 +128,29 @@ def environment(home: Path, user_home: Path) -> dict[str, str]:
     return {**kept, "KIT_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig"), "HOME": str(user_home)}
 
 
+def heed_signals(end: Callable[[], object]) -> None:
+    """Take SIGTERM as Ctrl-C is taken: what is open is closed, and with it every cluster.
+
+    A shell lets what a script starts in the background ignore Ctrl-C. What the tests start must not.
+
+    Args:
+        end: Raises what ends this process with exit code 143.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: end())
+
+
 @contextlib.contextmanager
 def throwaway_cluster(kind: str, *up: str) -> Iterator[EmbeddedCluster]:
-    """Start a cluster in a KIT_HOME of its own, and remove both; a failed assertion keeps the logs beside it.
+    """Start a cluster in a KIT_HOME of its own, and remove both, also when this process is told to end.
+
+    A failed assertion keeps the logs beside it.
 
     Args:
         kind: What it is for, part of the folder's name.
         up: Arguments of `kit up`.
     """
+    heed_signals(lambda: sys.exit(143))
     home = Path(tempfile.mkdtemp(prefix=f"kit-{kind}-"))
     cluster = EmbeddedCluster(home, environment(home, home))
     try:

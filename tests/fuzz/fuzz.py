@@ -471,6 +471,7 @@ class Fuzzer:
         documented = code == 500 and DOCUMENTED_500.match(request)
         if code >= 500 and code not in ALLOWED_5XX and not documented:
             self.wrong.append(f"{line!r} to {request[:600]!r}")
+            print(f"wrong: {self.wrong[-1]}", file=sys.stderr)  # now: a long run may be ended before its end
 
 
 @dataclass
