@@ -7,6 +7,7 @@ embedded cluster's, and they go through the `kit` command.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -44,9 +45,6 @@ class Cluster:
         kubeconfig: The notebook's own kubeconfig.
         version: What the API server says it is, such as `v1.36.2`.
         api: The official client's `ApiClient`, for APIs that have no shortcut here.
-        core: `CoreV1Api`: Pods, Services, Nodes, ConfigMaps, Secrets, Events.
-        apps: `AppsV1Api`: Deployments, ReplicaSets.
-        batch: `BatchV1Api`: Jobs.
         owns_namespace: Whether `clean_up` deletes the whole namespace.
     """
 
@@ -64,9 +62,21 @@ class Cluster:
         self._on_clean_up: list[Callable[[], None]] = []
         with self.errors():
             self.api = connect_client(source)
-        self.core = client.CoreV1Api(self.api)
-        self.apps = client.AppsV1Api(self.api)
-        self.batch = client.BatchV1Api(self.api)
+
+    @functools.cached_property
+    def core(self) -> client.CoreV1Api:
+        """The client's API of Pods, Services, Nodes, ConfigMaps, Secrets and Events."""
+        return client.CoreV1Api(self.api)
+
+    @functools.cached_property
+    def apps(self) -> client.AppsV1Api:
+        """The client's API of Deployments and ReplicaSets."""
+        return client.AppsV1Api(self.api)
+
+    @functools.cached_property
+    def batch(self) -> client.BatchV1Api:
+        """The client's API of Jobs."""
+        return client.BatchV1Api(self.api)
 
     @property
     def context_namespace(self) -> str | None:

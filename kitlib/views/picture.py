@@ -9,9 +9,10 @@ import base64
 import html
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # takes half a second, which a chapter without plots need not wait for
 
 DOTS_PER_INCH = 110
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from kitlib.errors import KitError
 from kitlib.views.load import Answer, RequestLoop, ask, count
 from kitlib.views.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHADES = (("#0072b2", ""), ("#e69f00", "//"), ("#8fd0b5", "xx"), ("#5b3a6e", ".."), ("#b0b0b0", "\\\\"))
 """Fill and hatch: told apart in colour, in grey and in print."""
@@ -161,7 +162,7 @@ def scale_timeline(samples: Sequence[tuple[float, int, int]], title: str = "") -
     axes.step(times, wanted, where="post", color=INK, linestyle="--", linewidth=1.6, label="wanted replicas")
     axes.step(times, ready, where="post", color=SHADES[0][0], linewidth=3, alpha=0.75, label="ready replicas")
     axes.set_ylim(bottom=0, top=max(*wanted, *ready, 1) * 1.15)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="y", integer=True)
     axes.set_xlabel("time (s)")
     axes.set_ylabel("Pods (number)")
     axes.set_title(title or "Wanted and ready replicas", loc="left")
@@ -175,6 +176,8 @@ def scale_timeline(samples: Sequence[tuple[float, int, int]], title: str = "") -
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
