@@ -22,6 +22,7 @@ from kitlib.train.fit import Preflight
 from kitlib.train.job import IMAGE, Preview, TrainJob
 from kitlib.train.recorded import recorded_run, recorded_study
 from kitlib.train.records import MixedRecordsError, cost_per_million_tokens, largest_difference, load
+from kitlib.train.report import plot
 from kitlib.train.run import Run, TrainingFailed, clean_up, get_run, runs
 from kitlib.train.scaling import Study, scaling_study
 
@@ -39,6 +40,7 @@ __all__ = [
     "get_run",
     "largest_difference",
     "load",
+    "plot",
     "preflight",
     "preview",
     "recorded_run",

@@ -123,7 +123,7 @@ def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:
     records.dump(known, out / "records.jsonl")
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
     for name in ("throughput", "loss", "step_time") if numbers["tokens_per_s"] else ():
-        report.FIGURES[name](known).savefig(out / f"{name}.png", dpi=120)
+        report.plot(known, name).savefig(out / f"{name}.png", dpi=120)
     return numbers
 
 

@@ -411,6 +411,24 @@ def _in_one_sentence(plot: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
+def plot(records: Iterable[Record], figure: str = "throughput", **options: Any) -> ReportFigure:
+    """Draw a figure from records: of a run, of a file that `train.load` read, or those of `train.recorded_run()`.
+
+    Args:
+        records: What the ranks of one run wrote.
+        figure: throughput, step_time, heat_map, loss or network.
+        options: Passed on, such as `unbroken=` for `loss` or `value=` for `heat_map`.
+
+    Raises:
+        KitError: There is no such figure.
+        ValueError: No rank has come to its first step yet.
+    """
+    if figure not in FIGURES:
+        raise KitError(f"There is no figure {figure!r}: choose one of {', '.join(FIGURES)}.")
+    drawn: ReportFigure = FIGURES[figure](records, **options)
+    return drawn
+
+
 FIGURES = {
     "throughput": _in_one_sentence(plot_throughput),
     "step_time": _in_one_sentence(plot_step_time),
@@ -418,4 +436,4 @@ FIGURES = {
     "loss": _in_one_sentence(plot_loss),
     "network": _in_one_sentence(plot_network),
 }
-"""The figures of one run by name, as `Run.plot` takes them."""
+"""The figures of one run by name, as `plot` takes them."""

@@ -280,21 +280,10 @@ class Run:
         return rec.dump(self.records(), path)
 
     def plot(self, figure: str = "throughput", **options: Any) -> Any:
-        """Draw a figure of the run: throughput, step_time, heat_map, loss or network.
+        """Draw a figure of the run; see `train.plot`, which takes the same names and options."""
+        from kitlib.train.report import plot
 
-        Args:
-            figure: Its name.
-            options: Passed on, such as `unbroken=` for `loss` or `value=` for `heat_map`.
-
-        Raises:
-            KitError: There is no such figure.
-            ValueError: No rank has come to its first step yet.
-        """
-        from kitlib.train import report
-
-        if figure not in report.FIGURES:
-            raise KitError(f"There is no figure {figure!r}: choose one of {', '.join(report.FIGURES)}.")
-        return report.FIGURES[figure](self.records(), **options)
+        return plot(self.records(), figure, **options)
 
     # --- what one does with it
 

@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
+from kitlib import train
 from kitlib.errors import KitError
 from kitlib.train import records as rec
 from kitlib.train import report
@@ -24,7 +25,7 @@ def texts(figure: Any) -> str:
 
 @pytest.mark.parametrize("name", list(report.FIGURES))
 def test_every_figure_of_a_run_is_marked_as_simulated_and_has_units(name: str) -> None:
-    figure = report.FIGURES[name](made.broken_run())
+    figure = report.plot(made.broken_run(), name)
     words = texts(figure)
     assert "simulated GPU (CPU)" in words
     assert any(unit in words for unit in ("(s)", "(ms)", "ms", "tokens/s", "nats per byte"))
@@ -32,14 +33,14 @@ def test_every_figure_of_a_run_is_marked_as_simulated_and_has_units(name: str) -
 
 @pytest.mark.parametrize("name", [name for name in report.FIGURES if name != "network"])
 def test_a_figure_of_a_real_run_names_the_device(name: str) -> None:
-    words = texts(report.FIGURES[name](made.run(simulated=False, device="NVIDIA H200")))
+    words = texts(report.plot(made.run(simulated=False, device="NVIDIA H200"), name))
     assert "NVIDIA H200" in words and "simulated" not in words
 
 
 @pytest.mark.parametrize("name", list(report.FIGURES))
 def test_a_run_without_steps_gives_a_clear_error_instead_of_an_empty_figure(name: str) -> None:
     with pytest.raises(ValueError, match="no "):
-        report.FIGURES[name]([])
+        report.plot([], name)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +49,20 @@ def test_a_run_without_steps_gives_a_clear_error_instead_of_an_empty_figure(name
      ("network", "At 10 Gbit/s: ")],
 )  # fmt: skip
 def test_a_figure_says_in_its_alternative_text_what_it_shows(name: str, said: str) -> None:
-    data, _ = report.FIGURES[name](made.run())._repr_mimebundle_()
+    data, _ = report.plot(made.run(), name)._repr_mimebundle_()
     assert said in data["text/plain"] and said in data["text/html"] and data["image/png"].startswith(b"\x89PNG")
 
 
 def test_a_figure_that_cannot_be_drawn_is_one_sentence_for_a_learner() -> None:
     with pytest.raises(KitError, match="value is one of t_data, t_compute, t_wait, t_step, not 'compute'"):
-        report.FIGURES["heat_map"](made.run(), value="compute")
+        report.plot(made.run(), "heat_map", value="compute")
+    with pytest.raises(KitError, match="There is no figure 'speed': choose one of throughput, "):
+        report.plot(made.run(), "speed")
+
+
+def test_the_recorded_runs_are_drawn_without_a_cluster() -> None:
+    assert "lost" in texts(train.plot(train.recorded_run()))
+    assert "independent" in repr(train.recorded_study()) and train.recorded_study().plot().axes
 
 
 def test_restarts_show_how_many_steps_were_lost() -> None:
