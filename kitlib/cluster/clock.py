@@ -16,7 +16,11 @@ class Clock(Protocol):
     """What a component may ask about time."""
 
     def now(self) -> float:
-        """Return seconds since the epoch."""
+        """Return seconds since the epoch: a time to show, which jumps when somebody sets the clock."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment: for intervals, since it passes evenly whatever the clock shows."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -30,6 +34,10 @@ class SystemClock:
     def now(self) -> float:
         """See `Clock.now`."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""

@@ -175,7 +175,7 @@ class Informer:
         """List and watch until cancelled; reconnect with back-off, list again after 410 Gone."""
         backoff = MIN_BACKOFF
         while True:
-            since = self._clock.now()
+            since = self._clock.monotonic()
             try:
                 await self._list_and_watch()
             except ApiError as error:
@@ -184,7 +184,7 @@ class Informer:
                 log.info("watch of %s: %s", self.resource, error)
             except Exception as error:
                 log.info("watch of %s: %s: %s", self.resource, type(error).__name__, error)
-            lasted = self._clock.now() - since
+            lasted = self._clock.monotonic() - since
             backoff = MIN_BACKOFF if lasted > MAX_BACKOFF else min(backoff * 2, MAX_BACKOFF)
             await self._clock.sleep(backoff)
 

@@ -53,7 +53,7 @@ class WorkQueue:
         if seconds <= 0:
             self.add(key)
             return
-        due = self._clock.now() + seconds
+        due = self._clock.monotonic() + seconds
         earlier = self._timers.get(key)
         if earlier is not None:
             if earlier[0] <= due:

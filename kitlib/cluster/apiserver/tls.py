@@ -35,10 +35,10 @@ def ensure_certificates(pki: Path, addresses: Iterable[str] = ()) -> None:
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
     pki.chmod(0o700)
     wanted = ["127.0.0.1", *addresses]
-    if not _is_pair(pki, "ca"):
+    if not _fits(pki, "ca"):
         _make_authority(pki)
         _sign_server(pki, wanted)
-    elif not _is_pair(pki, "apiserver") or not set(wanted) <= _named(pki / "apiserver.crt"):
+    elif not _fits(pki, "apiserver") or not set(wanted) <= _named(pki / "apiserver.crt"):
         _sign_server(pki, wanted)
 
 
@@ -60,16 +60,18 @@ def server_context(pki: Path) -> ssl.SSLContext:
     return context
 
 
-def _is_pair(pki: Path, name: str) -> bool:
-    """Whether certificate and key are there and belong together: a kill can come between the writing of the two."""
-    certificate, key = pki / f"{name}.crt", pki / f"{name}.key"
-    if not certificate.exists() or not key.exists():
-        return False
+def _fits(pki: Path, name: str) -> bool:
+    """Whether certificate and key are there, belong together and are valid now.
+
+    A kill can come between the writing of the two, and a clock that was years off can be put right.
+    """
     try:
-        public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
-        return x509.load_pem_x509_certificate(certificate.read_bytes()).public_key() == public
-    except ValueError:
+        public = serialization.load_pem_private_key((pki / f"{name}.key").read_bytes(), None).public_key()
+        certificate = x509.load_pem_x509_certificate((pki / f"{name}.crt").read_bytes())
+    except (FileNotFoundError, ValueError):
         return False
+    valid = certificate.not_valid_before_utc <= datetime.now(timezone.utc) < certificate.not_valid_after_utc
+    return valid and certificate.public_key() == public
 
 
 def _named(path: Path) -> set[str]:
@@ -79,7 +81,7 @@ def _named(path: Path) -> set[str]:
 
 
 def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    start = datetime.now(timezone.utc) - timedelta(hours=1)
+    start = datetime.now(timezone.utc) - timedelta(days=1)  # a clock may be set back by a time zone
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))

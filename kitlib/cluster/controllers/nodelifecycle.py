@@ -51,14 +51,14 @@ class NodeLifecycleController(Controller):
             self._seen.pop(name, None)
             return
         if name not in self._seen:
-            self._seen[name] = self._ctx.clock.now()
+            self._seen[name] = self._ctx.clock.monotonic()
         self.queue.add(key_of(node))
 
     def _lease_changed(self, kind: str, old: Object | None, lease: Object) -> None:
         """A renewal counts from when it is seen, so that the clocks of nodes do not matter."""
         renewed = old is None or _renewed_at(old) != _renewed_at(lease)
         if lease["metadata"]["namespace"] == LEASE_NAMESPACE and kind != "DELETED" and renewed:
-            self._seen[lease["metadata"]["name"]] = self._ctx.clock.now()
+            self._seen[lease["metadata"]["name"]] = self._ctx.clock.monotonic()
 
     async def reconcile(self, key: Key) -> None:
         """Judge one node, and come back when its grace period would be over."""
@@ -74,7 +74,7 @@ class NodeLifecycleController(Controller):
 
     async def _judge(self, key: Key, node: Object) -> Object:
         settings, name = self._ctx.config.settings, node["metadata"]["name"]
-        left = self._seen[name] + settings.node_monitor_grace_period - self._ctx.clock.now()
+        left = self._seen[name] + settings.node_monitor_grace_period - self._ctx.clock.monotonic()
         if left > 0:
             self.queue.add_after(key, max(left, settings.node_monitor_period))
             return node

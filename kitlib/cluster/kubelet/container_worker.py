@@ -132,7 +132,7 @@ class ContainerWorker:
         """Start the container if it should run; return when to look again."""
         if self.running or not self._wanted():
             return None
-        now = time.time()
+        now = time.monotonic()
         return self._until_next_look(now) or self._back_off(now) or self._pull(now) or await self._start()
 
     def _until_next_look(self, now: float) -> float:
@@ -179,8 +179,9 @@ class ContainerWorker:
 
     @property
     def _ended_at(self) -> float:
+        """When the last run ended, on the monotonic clock."""
         assert self._ended is not None
-        return self._exact_end or parse_time(self._ended["finishedAt"])
+        return self._exact_end or time.monotonic() - (time.time() - parse_time(self._ended["finishedAt"]))
 
     def _pull(self, now: float) -> float:
         """Have the image; return the seconds until the next try when it cannot be had now."""
@@ -202,7 +203,7 @@ class ContainerWorker:
 
     def _fail(self, reason: str, message: str, events: Events) -> None:
         """Say why the container does not start, once."""
-        self._failed_at = time.time()
+        self._failed_at = time.monotonic()
         if self._waiting != (reason, message):
             self._waiting = (reason, message)
             for event in events:
@@ -260,7 +261,7 @@ class ContainerWorker:
             "startedAt": "1970-01-01T00:00:00Z",
             "finishedAt": rfc3339_now(),
         }
-        self._exact_end = time.time()
+        self._exact_end = time.monotonic()
         if self._wanted():
             self._fail("RunContainerError", message, [("Warning", "Failed", f"Error: {message}")])
         else:
@@ -404,7 +405,7 @@ class ContainerWorker:
         self.running = self._ready = self._started = False
         self.stop_probes()
         self._ended = self._of_record(record)
-        self._exact_end = time.time()
+        self._exact_end = time.monotonic()
         self._exit.set()
 
     def _of_record(self, record: Record) -> Object:

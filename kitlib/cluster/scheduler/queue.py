@@ -97,7 +97,7 @@ class SchedulingQueue:
             if waiting is not None and waiting.active:
                 waiting.active = False
                 waiting.attempts += 1
-                waiting.tried = self._clock.now()
+                waiting.tried = self._clock.monotonic()
                 return waiting
 
     def failed(self, waiting: Waiting, reasons: set[str]) -> None:
@@ -131,7 +131,7 @@ class SchedulingQueue:
         if waiting is None or key in self._timers:
             return
         backoff = min(FIRST_BACKOFF * 2 ** min(waiting.attempts - 1, 10), LONGEST_BACKOFF)
-        left = waiting.tried + backoff - self._clock.now()
+        left = waiting.tried + backoff - self._clock.monotonic()
         if left <= 0:
             self._activate(key)
         else:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import stat
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import orjson
@@ -129,6 +130,23 @@ def test_keys_are_private_and_certificates_outlive_a_restart(tmp_path: Path) -> 
     tls.ensure_certificates(pki, ["127.77.0.1", "127.77.0.2"])
     after = {path.name: path.read_bytes() for path in pki.iterdir()}
     assert after["ca.crt"] == before["ca.crt"] and after["apiserver.crt"] != before["apiserver.crt"]
+
+
+@pytest.mark.parametrize(("off", "kept"), [(timedelta(hours=-20), True), (timedelta(days=-2), False)])
+def test_certificates_made_by_a_wrong_clock_are_made_again(
+    off: timedelta, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls.ensure_certificates(tmp_path)
+    before = (tmp_path / "ca.crt").read_bytes()
+
+    class Corrected(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + off
+
+    monkeypatch.setattr(tls, "datetime", Corrected)
+    tls.ensure_certificates(tmp_path)
+    assert ((tmp_path / "ca.crt").read_bytes() == before) is kept
 
 
 async def test_a_restarted_server_knows_its_objects_and_goes_on_counting(tmp_path: Path) -> None:

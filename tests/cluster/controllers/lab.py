@@ -27,14 +27,22 @@ Object = dict[str, Any]
 
 
 class FakeClock:
-    """A clock whose hands the test turns."""
+    """A clock whose hands the test turns.
+
+    Attributes:
+        set_by: By how many seconds somebody has set the clock.
+    """
 
     def __init__(self) -> None:
         self._now = float(int(time.time()))
+        self.set_by = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
     def now(self) -> float:
+        return self._now + self.set_by
+
+    def monotonic(self) -> float:
         return self._now
 
     async def sleep(self, seconds: float) -> None:

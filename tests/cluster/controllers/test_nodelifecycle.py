@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lab import Lab, deployment, pod
+from lab import FakeClock, Lab, deployment, pod
 
 from kitlib.cluster.clock import rfc3339, rfc3339_micro
 from kitlib.cluster.controllers import CONTROLLERS
@@ -85,6 +85,22 @@ async def test_a_silent_node_is_unknown_and_its_pods_come_back_elsewhere(slow_la
         return name not in {item["metadata"]["name"] for item in await lab.list("pods")}
 
     await lab.until(collected)
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_clock_that_is_set_loses_no_node_and_hides_no_lost_one(slow_lab: Lab, jump: float) -> None:
+    lab = slow_lab
+    assert isinstance(lab.clock, FakeClock)
+    await lab.node("node-2")
+    lab.start(*CONTROLLERS)
+    await _pass(lab, 3, "node-1", "node-2")
+    lab.clock.set_by = jump
+    await lab.client.patch("nodes", "node-2", {"metadata": {"labels": {"looked-at": "now"}}})
+    await _pass(lab, 1)
+    assert not (await lab.get("nodes", "node-2", None))["spec"].get("taints")
+    await _pass(lab, 8, "node-1")
+    assert (await _condition(lab, "node-1"))["status"] == "True"
+    assert (await _condition(lab, "node-2"))["status"] == "Unknown"
 
 
 async def test_a_cordoned_node_gets_no_new_pods(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,18 @@ async def test_a_container_that_keeps_failing_backs_off_and_keeps_its_last_run(n
     assert state_of(pod)["state"]["waiting"]["message"].endswith(f"restarting failed container=c pod={words}")
     assert node.log("crash", previous=True) == "boom\n"
     assert await node.event("crash", "BackOff") == f"Back-off restarting failed container c in pod {words}"
+
+
+async def test_back_offs_do_not_mind_a_clock_that_is_set_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.create("crash", "exit 7", pod={"restartPolicy": "Always"})
+    await node.create("bad", image="no/such")
+    await node.waiting("crash", "CrashLoopBackOff")
+    await node.waiting("bad", "ImagePullBackOff")
+    restarts = state_of(await node.get("crash"))["restartCount"]
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() - 3600)
+    await node.wait("crash", lambda pod: state_of(pod)["restartCount"] > restarts)
+    await node.waiting("bad", "ErrImagePull")
 
 
 async def test_on_failure_restarts_until_the_container_ends_well(node: Node) -> None:
