@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 import stat
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from harness import EmbeddedCluster, eventually, processes_of
 
 from kitlib import bench
+from kitlib.errors import KitError
+from kitlib.home import kit_home
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,14 @@ def test_a_full_disk_is_named(own_cluster: EmbeddedCluster) -> None:
     (own_cluster.home / ".probe").symlink_to(full)
     assert_one_line(own_cluster.kit("up", code=2), "No space left", "free some space")
     assert own_cluster.status()["engine"] is None
+
+
+def test_a_user_without_a_home_is_told_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "KIT_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a user id without an entry
+    with pytest.raises(KitError, match="set KIT_HOME"):
+        kit_home()
 
 
 @pytest.mark.parametrize("name", ["state.db", "cluster.json"])

@@ -80,6 +80,8 @@ def test_down_leaves_no_process_no_port_and_no_file(own_cluster: EmbeddedCluster
 
 
 def test_a_killed_control_plane_comes_back_with_every_acknowledged_write(own_cluster: EmbeddedCluster) -> None:
+    (own_cluster.home / "logs").mkdir()
+    (own_cluster.home / "logs" / "supervisor.log").symlink_to("/dev/full")  # who restarts it can't even say so
     own_cluster.kit("up")
     pods = start_web(own_cluster)
     for round_number in range(3):

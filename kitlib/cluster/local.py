@@ -42,6 +42,8 @@ Status = dict[str, Any]
 MAX_NODES = 100
 START_LIMIT = 60.0
 LONGEST_LOG = 10 << 20
+SMALLEST_STATE = 1 << 20
+"""Bytes on disk without which a cluster does not come up."""
 
 
 # --- start -------------------------------------------------------------------------------------------------
@@ -102,7 +104,7 @@ def _prepare_home(home: Path) -> Path:
         for folder in (home, home / "pki", home / "logs", home / "nodes"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-        probe.write_bytes(b"x" * 65536)
+        probe.write_bytes(bytes(SMALLEST_STATE))
         probe.unlink()
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -374,7 +376,8 @@ def sweep(home: Path) -> int:
         mark = read_config(home)[0].cluster_id
     except ClusterError:
         return 0
-    (home / supervisor_module.CONTROL_SOCKET).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a disk that became read-only keeps it, and nobody listens there
+        (home / supervisor_module.CONTROL_SOCKET).unlink()
     found = _marked(mark)
     for process in found:
         with contextlib.suppress(psutil.Error):

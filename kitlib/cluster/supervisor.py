@@ -14,6 +14,7 @@ that is killed itself becomes the supervisor's child, and is killed by it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -250,8 +251,9 @@ class Supervisor:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a full disk must not let this fork return into the loop
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(code)
 
     def _become(self, name: str, keep: tuple[int, ...]) -> None:
@@ -384,7 +386,8 @@ class Supervisor:
         for process in self._processes():
             _kill(process.pid, signal.SIGKILL)
         self.control.close()
-        (self.cluster.home / CONTROL_SOCKET).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk may be read-only by now
+            (self.cluster.home / CONTROL_SOCKET).unlink()
 
 
 def _die_with_supervisor(life_read: int) -> NoReturn:
@@ -424,7 +427,8 @@ def _describe(status: int) -> str:
 
 
 def _log(text: str) -> None:
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk takes the log, not the cluster
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
