@@ -254,6 +254,8 @@ def left_behind(cluster: Cluster, everyone: bool = False) -> list[tuple[str, str
     made = [(thing.name.partition("/"), space) for _, space, things in _assigned(cluster) for thing in things]
     others = {(kind.lower(), f"{space}/{name}") for (kind, _, name), space in made if space not in inside}
     loose = {("job", f"{job.metadata.namespace}/{job.metadata.name}") for job in jobs}
+    folders = (kit_home() / "train").glob("*/*") if cluster.embedded else ()
+    loose |= {("checkpoints", f"{folder.parent.name}/{folder.name}") for folder in folders}
     return [("namespace", name) for name in sorted(inside)] + sorted(
         (kind, name) for kind, name in loose | others if name.partition("/")[0] not in inside
     )
@@ -283,9 +285,12 @@ def remove(cluster: Cluster, found: list[tuple[str, str]]) -> None:
             space, _, job = name.partition("/")
             if kind == "namespace":
                 cluster.core.delete_namespace(name, _request_timeout=20)
-                shutil.rmtree(kit_home() / "files" / name, ignore_errors=True)
+                for folder in ("files", "train"):
+                    shutil.rmtree(kit_home() / folder / name, ignore_errors=True)
             elif kind == "job":
                 _delete_job(cluster, space, job)
+            elif kind == "checkpoints":
+                shutil.rmtree(kit_home() / "train" / name, ignore_errors=True)
         for file, space, _ in list(_assigned(cluster)):
             assigned.remove(file, space)
 

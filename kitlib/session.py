@@ -274,7 +274,7 @@ class Cluster:
         for action in [*actions, kubectl.stop_all]:
             with contextlib.suppress(Exception):
                 action()
-        self._delete_folder()
+        self._delete_folders()
         try:
             with self.errors():
                 done = self._delete_namespace() if self.owns_namespace else self._delete_objects()
@@ -282,11 +282,12 @@ class Cluster:
         except KitError as error:
             print(f"Not cleaned up: {error}")
 
-    def _delete_folder(self) -> None:
+    def _delete_folders(self) -> None:
         folder = kit_home() / "files" / self.namespace
         if folder in [Path.cwd(), *Path.cwd().parents]:
             os.chdir(self._started_in)
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(kit_home() / "train" / self.namespace, ignore_errors=True)
 
     def _delete_namespace(self) -> str:
         try:

@@ -353,13 +353,15 @@ def test_clean_up_may_be_called_at_any_moment(
 ) -> None:
     made = kitlib.connect("out")
     (made.folder / "file").write_text("x")
+    checkpoints = embedded.home / "train" / made.namespace / "run.abc"
+    checkpoints.mkdir(parents=True)
     os.chdir(made.folder)
     proxy = kubectl.proxy(port=0)
     program = made.background(sys.executable, "-c", "import time; time.sleep(600)", log=tmp_path / "log")
     made.clean_up()
     made.clean_up()
     assert not proxy.alive and program.poll() is not None
-    assert not (embedded.home / "files" / made.namespace).exists()
+    assert not (embedded.home / "files" / made.namespace).exists() and not checkpoints.exists()
     assert Path.cwd().exists()
     assert capsys.readouterr().out.count("Cleaned up: namespace kit-out is gone") == 2
 

@@ -404,7 +404,7 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 def _purge(home: Path) -> None:
     """Remove what the kit wrote in KIT_HOME, and the folder itself when nothing else is in it."""
-    for name in ("pki", "logs", "nodes", "volumes"):
+    for name in ("pki", "logs", "nodes", "volumes", "train"):
         shutil.rmtree(home / name, ignore_errors=True)
     for pattern in ("cluster.json*", "kubeconfig*", "state.db*", "supervisor.sock", "lock", ".probe"):
         for path in home.glob(pattern):
