@@ -206,11 +206,12 @@ def train(
     Leaves metrics.json, the records and the figures in the folder of results.
     """
     from kitlib.train import IMAGE, describe
-    from kitlib.train.cli import train_command
+    from kitlib.train.cli import check_folder, train_command
 
     options = {**rest, "image": image or IMAGE, "tolerations": list(toleration),
                "node_selector": _pairs("--node-selector", node_selector), "env": _pairs("--env", env)}  # fmt: skip
     describe(workers, gpus_per_worker, preset, steps=steps, **options)  # refused before a cluster starts
+    check_folder(out)
 
     def work() -> int:
         return train_command(workers, gpus_per_worker, preset, steps, out, as_json=as_json, **options)
@@ -234,12 +235,15 @@ def study(
 ) -> None:
     """Measure how training scales: 1 to N ranks, with and without DDP, against N independent copies."""
     from kitlib.train import describe
-    from kitlib.train.cli import study_command
+    from kitlib.train.cli import check_folder, study_command
+    from kitlib.train.scaling import check_study
 
     if not all(word.strip().isdigit() for word in worlds.split(",")):
         raise KitError(f"--worlds {worlds}: write numbers of ranks with commas between them, such as 1,2.")
     sizes = [int(word) for word in worlds.split(",")]
-    describe(max(sizes), gpus_per_worker, preset, steps=steps)  # refused before a cluster starts
+    check_study(sizes, repeats, steps)  # refused before a cluster starts
+    describe(max(sizes), gpus_per_worker, preset, steps=steps)
+    check_folder(out)
 
     def work() -> int:
         options = {"gpus_per_worker": gpus_per_worker, "preset": preset}

@@ -52,7 +52,12 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         (["train", "--workers", "-1"], ["workers"]),
         (["train", "--steps", "0"], ["steps"]),
         (["study", "--worlds", "1,two"], ["--worlds 1,two", "such as 1,2"]),
-        (["study", "--worlds", "0"], ["workers is 0"]),
+        (["train", "--cpu", "abc"], ["cpu is 'abc'", "such as '500m'"]),
+        (["train", "--out", "/dev/null/out"], ["--out /dev/null/out: Not a directory"]),
+        (["study", "--worlds", "0"], ["worlds of at least 1"]),
+        (["study", "--worlds", "1,0"], ["worlds of at least 1"]),
+        (["study", "--repeats", "0"], ["repeats of at least 1"]),
+        (["study", "--out", "/dev/null/out"], ["--out /dev/null/out: Not a directory"]),
         (["run", "77"], ["77"]),
         (["run", ""], ["''"]),
         (["bench", "cluster", "--repeats", "0"], ["--repeats"]),
@@ -254,10 +259,14 @@ def test_doctor_names_a_kubectl_that_does_not_work(
 
 def test_clean_removes_what_is_listed_but_asks_first(cluster: EmbeddedCluster, namespace: str) -> None:
     cluster.kubectl("label", "namespace", namespace, "app.kubernetes.io/part-of=kit")
+    folders = [cluster.home / "train" / space / "run.abc" for space in ("default", namespace)]
+    for folder in folders:  # what is left of a run whose Job was deleted by kubectl
+        folder.mkdir(parents=True)
     asked = cluster.kit("clean", code=2)
-    assert f"namespace {namespace}" in asked.stdout
+    assert f"namespace {namespace}" in asked.stdout and "checkpoints default/run.abc" in asked.stdout
     assert "--yes" in asked.stderr
     assert "removed" in cluster.kit("clean", "--yes").stdout
+    assert not any(folder.exists() for folder in folders)
     assert eventually(lambda: cluster.kubectl("get", "namespace", namespace, code=None).returncode)
 
 

@@ -116,4 +116,4 @@ class Api:
     @property
     def embedded(self) -> bool:
         """Whether this is the kit's own cluster, whose nodes are processes of this machine."""
-        return str(self.patiently(client.VersionApi(self.client).get_code)["gitVersion"]).endswith("+kit")
+        return str(self.ask(client.VersionApi(self.client).get_code)["gitVersion"]).endswith("+kit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,20 @@ from typing import Any
 from kitlib.errors import KitError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def check_folder(out: Path) -> None:
+    """Make a folder of results and write a MiB into it, so that a place that takes none is told before the work.
+
+    Raises:
+        KitError: The place is full, forbidden or no folder.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as probe:
+            probe.write(bytes(2**20))
+    except OSError as error:
+        raise KitError(f"--out {out}: {error.strerror}. Name a folder that can be written and has room.") from error
 
 
 def train_command(
@@ -31,7 +46,7 @@ def train_command(
         gpus_per_worker: GPUs per Pod.
         preset: Name of a preset.
         steps: Training steps; None: the preset's.
-        out: Folder for `metrics.json`, `records.jsonl` and the figures; made if needed.
+        out: Folder for `metrics.json`, `records.jsonl` and the figures, as `check_folder` has made it.
         as_json: Print the metrics as one JSON object on standard output, and progress on standard error.
         keep_run: Leave the Job on the cluster.
         options: More of what `kitlib.train.describe` takes.
@@ -44,11 +59,10 @@ def train_command(
     screen = sys.stderr if as_json else sys.stdout
     try:
         job = train.describe(workers, gpus_per_worker, preset, steps=steps, **options)
-        out.mkdir(parents=True, exist_ok=True)
         fit = train.fit.preflight(job)
         if fit.possible < (job.min_workers or job.workers):
             raise KitError(str(fit).replace("\n", " "))
-    except (KitError, OSError) as error:
+    except KitError as error:
         print(f"kit train: {error}", file=sys.stderr)
         return BAD_INPUT
     print(fit, file=screen, flush=True)
@@ -65,9 +79,12 @@ def _train(job: Any, out: Path, screen: Any, as_json: bool, keep_run: bool) -> i
         numbers = keep_results(run, out, submitted)
         print(json.dumps(numbers) if as_json else summary(numbers, out), flush=True)
         return DONE
-    except KitError as error:
+    except train.TrainingFailed as error:
         print(f"kit train: {error}", file=sys.stderr)
         return FAILED
+    except (KitError, OSError) as error:
+        print(f"kit train: {error}".replace("\n", " "), file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("kit train: interrupted; the run is deleted", file=sys.stderr)
         return INTERRUPTED
@@ -83,7 +100,7 @@ def study_command(worlds: list[int], repeats: int, steps: int, out: Path, as_jso
         worlds: Numbers of ranks.
         repeats: How often each arm is measured.
         steps: Training steps of each run.
-        out: Folder for `study.jsonl`, `scaling.json` and `scaling.png`; made if needed.
+        out: Folder for `study.jsonl`, `scaling.json` and `scaling.png`, as `check_folder` has made it.
         as_json: Print the table as JSON on standard output, and progress on standard error.
         options: More of what `kitlib.train.describe` takes.
 
@@ -94,13 +111,12 @@ def study_command(worlds: list[int], repeats: int, steps: int, out: Path, as_jso
 
     screen = sys.stderr if as_json else sys.stdout
     try:
-        out.mkdir(parents=True, exist_ok=True)
         say = partial(print, file=screen, flush=True)
         study = train.scaling_study(worlds, repeats, steps, say, **options)
     except train.TrainingFailed as error:
         print(f"kit study: {error}", file=sys.stderr)
         return FAILED
-    except (KitError, OSError) as error:
+    except KitError as error:
         print(f"kit study: {error}".replace("\n", " "), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -129,8 +145,7 @@ def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:
 
 def summary(numbers: dict[str, Any], out: Path) -> str:
     """Return the numbers as a few lines to read."""
-    kind = "simulated GPU (CPU)" if numbers["simulated"] else numbers["device"]
-    lines = [f"{numbers['steps']} steps on {numbers['world_size']} ranks, {kind}; loss "
+    lines = [f"{numbers['steps']} steps on {numbers['world_size']} ranks, {numbers['hardware']}; loss "
              f"{numbers['first_loss']:.3f} -> {numbers['loss']:.3f}"]  # fmt: skip
     if numbers["tokens_per_s"]:
         low, high = numbers["tokens_per_s_interval"]

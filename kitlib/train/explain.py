@@ -194,7 +194,7 @@ def late(pods: list[Pod], records: list[Record], lines: dict[str, list[str]]) ->
     found = []
     for pod in pods:
         rank, name = rank_of(pod), pod["metadata"]["name"]
-        if rank in absent and pod["status"].get("phase") == "Running":
+        if rank in absent and pod["status"].get("phase") == "Running" and _age(pod) > absent[rank]["seconds"]:
             tail = _tail(lines.get(pod["metadata"]["uid"], []), 6)
             found.append(
                 f"Rank {rank} on {pod['spec'].get('nodeName')} has not come to the others for "

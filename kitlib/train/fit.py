@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 from kitlib.errors import KitError
 from kitlib.train.api import Api
 from kitlib.train.job import GPU, REAL_GPU, TrainJob, manifests
-
-DECIMAL = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-SUFFIXES = {**DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 Amounts = dict[str, float]
 
 
 def quantity(text: str) -> float:
     """Return a Kubernetes quantity as a number: `250m` is 0.25, `1Gi` is 1073741824."""
-    match = re.fullmatch(r"([0-9.]+)(m|[kMGT]|[KMGT]i)?", str(text))
-    return float(match[1]) * SUFFIXES[match[2] or ""] if match else 0.0
+    return float(parse_quantity(text))
 
 
 @dataclass
@@ -173,10 +170,12 @@ def _explain(job: TrainJob, result: Preflight, usable: list[Node], excluded: lis
     total = int(sum(node.allocatable.get(GPU, 0) for node in usable))
     free = int(sum(node.free.get(GPU, 0) for node in usable))
     wish = f"{job.workers} worker{'s' if job.workers > 1 else ''}"
+    nodes = f"{len(usable)} node{'s' if len(usable) != 1 else ''}"
     if job.gpus_per_worker:
         wish += f" with {job.gpus_per_worker} GPU{'s' if job.gpus_per_worker > 1 else ''} each"
-    nodes = f"{len(usable)} node{'s' if len(usable) != 1 else ''}"
-    lines = [f"Asks for {wish}. The cluster has {total} {kind} on {nodes}, {free} of them free."]
+        lines = [f"Asks for {wish}. The cluster has {total} {kind} on {nodes}, {free} of them free."]
+    else:
+        lines = [f"Asks for {wish} without a GPU. The cluster has {nodes}."]
     lines += [f"Node {node.name} does not count: {node.why_not}." for node in excluded[:5]]
     if result.fits:
         return [*lines, "It fits: all workers start at once."]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 
 from kitlib.errors import KitError
 from kitlib.home import kit_home
@@ -34,6 +35,9 @@ JOB_NAME, INDEX = "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-compl
 TAINT = re.compile(
     r"(?P<key>[A-Za-z0-9][-\w./]*)(=(?P<value>[-\w.]*))?(:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute))?"
 )
+LABEL = r"[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = rf"([a-z0-9][-a-z0-9.]{{0,252}}/)?{LABEL}"
+OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 RESERVED = {"KIT_SERVICE", "KIT_PORT", "KIT_GPUS", "KIT_WORKERS", "POD_IP", "POD_NAME", "NODE_NAME",
             "JOB_COMPLETION_INDEX", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # fmt: skip
 REAL_GPU = {
@@ -174,6 +178,7 @@ def prepare(job: TrainJob) -> TrainJob:
     if presets and job.preset not in presets:
         raise KitError(f"Unknown preset {job.preset!r}: choose one of {', '.join(presets)}.")
     _check_settings(job, _known(job.worker_script, "settings"))
+    _check_amounts(job)
     _check_place(job)
     if job.checkpoint_folder and not job.checkpoint_folder.is_absolute():
         raise KitError(f"checkpoints is {job.checkpoints!r}: the folder must be a whole path, hostpath:/FOLDER.")
@@ -217,13 +222,40 @@ def _check_settings(job: TrainJob, known: dict[str, Any]) -> None:
         raise KitError(f"A micro-batch of {tokens:,} tokens fits no GPU: use a smaller batch_size and more grad_accum.")
 
 
+def _check_amounts(job: TrainJob) -> None:
+    for name, low, example in (("cpu", "0", "500m"), ("memory", "1Mi", "1Gi")):
+        amount = getattr(job, name)
+        if amount is not None and not _at_least(low, str(amount)):
+            raise KitError(f"{name} is {amount!r}: it must be a quantity of at least {low}, such as {example!r}.")
+
+
+def _at_least(low: str, amount: str) -> bool:
+    if not re.fullmatch(r"[0-9.]+[A-Za-z]*[-+]?[0-9]*", amount, re.ASCII):  # the client reads more than the server does
+        return False
+    try:
+        return bool(parse_quantity(amount) >= parse_quantity(low))
+    except ValueError:
+        return False
+
+
 def _check_place(job: TrainJob) -> None:
+    if not re.fullmatch(r"\S+", job.image):
+        raise KitError(f"image is {job.image!r}: write one such as {IMAGE}.")
+    kind, _, claim = job.checkpoints.partition(":")
+    for what, name in (("pull_secret", job.pull_secret), ("checkpoints", claim if kind == "pvc" else None)):
+        if name is not None and not re.fullmatch(OBJECT_NAME, name):
+            raise KitError(f"{what} has {name!r}: a name has lower-case letters, digits, dashes and dots.")
     for taint in job.tolerations:
         if not isinstance(taint, str) or not TAINT.fullmatch(taint):
             raise KitError(f"tolerations has {taint!r}: write KEY, KEY=VALUE or KEY=VALUE:NoSchedule.")
     for name, values in (("node_selector", job.node_selector), ("env", job.env)):
         if not isinstance(values, dict) or not all(isinstance(text, str) for pair in values.items() for text in pair):
             raise KitError(f"{name} is {values!r}: it must be a dict of strings, such as {{'NAME': 'value'}}.")
+    for key, value in job.node_selector.items():
+        if not re.fullmatch(LABEL_KEY, key) or not re.fullmatch(f"({LABEL})?", value):
+            raise KitError(
+                f"node_selector has {key}={value}: no label is like that (`kubectl get nodes --show-labels`)."
+            )
     fixed = sorted(set(job.env) & RESERVED)
     if fixed:
         raise KitError(f"env sets {fixed[0]}, which the run sets itself: leave it out.")

@@ -24,6 +24,7 @@ MENDS = {
     "No space left on device": "Make room where the checkpoints are, or give another place with checkpoints=.",
     "File too large": "The place of the checkpoints takes no file so large: give another one with checkpoints=.",
     "Read-only file system": "The place of the checkpoints cannot be written: give another one with checkpoints=.",
+    "could not be saved": "Look whether the place of the checkpoints is still there, or name another: checkpoints=.",
     "FailedMount": "Look whether what checkpoints= names is there, is a folder or a claim, and can be reached.",
     "Permission denied": "User 1000 must be able to read and write the place that checkpoints= names.",
     "untolerated taint": "tolerations=['KEY=VALUE:NoSchedule'] lets the workers onto tainted nodes.",

@@ -163,7 +163,7 @@ def live_picture(records: list[Record], width: int = 640, height: int = 150) -> 
         for curve in curves
     )
     axis = f'<path d="M52 8V{height - 22}H{width - 8}" fill="none" stroke="#57606a"/>'
-    kind = "simulated GPU (CPU)" if rec.is_simulated(records) else rec.header(records)["device"]
+    kind = rec.hardware(records)
     words = (
         f'<text x="48" y="16" text-anchor="end">{top / 1e3:.0f}k</text>'
         f'<text x="48" y="{height - 22}" text-anchor="end">0</text>'

@@ -99,6 +99,15 @@ def is_simulated(records: Iterable[Record]) -> bool:
     return bool(kinds.pop()) if kinds else True
 
 
+def hardware(records: Iterable[Record]) -> str:
+    """Say on what a run ran: the GPU's name, "simulated GPU (CPU)", or that it claimed no GPU."""
+    kept = list(records)
+    if not is_simulated(kept):
+        return str(header(kept)["device"])
+    without = any(head.get("slots") == "" for head in of_kind(kept, "header"))
+    return "CPU, no GPU" if without else "simulated GPU (CPU)"
+
+
 def attempts(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Split a run at its restarts.
 
@@ -236,7 +245,8 @@ def metrics(records: Iterable[Record]) -> dict[str, Any]:
     speeds = rates(steps)
     curve, ends = loss_curve(kept), of_kind(kept, "end")
     numbers: dict[str, Any] = {
-        "run": head["run"], "simulated": is_simulated(kept), "device": head["device"], "backend": head["backend"],
+        "run": head["run"], "simulated": is_simulated(kept), "hardware": hardware(kept), "device": head["device"],
+        "backend": head["backend"],
         "world_size": head["world"], "steps": max(curve, default=head["resumed_from"]),
         "loss": curve[max(curve)] if curve else None, "first_loss": curve[min(curve)] if curve else None,
         "tokens_per_s": None, "tokens_per_s_per_rank": [], "measured_steps": len(steps), "warmup": head["warmup"],

@@ -44,13 +44,6 @@ class ReportFigure(Figure):
         return self.words
 
 
-def where(records: Iterable[Record]) -> str:
-    """Say on what a run ran: the device, or "simulated GPU (CPU)"."""
-    kept = list(records)
-    head = rec.header(kept)
-    return "simulated GPU (CPU)" if rec.is_simulated(kept) else f"{head['device']}"
-
-
 def _figure(title: str, caption: str, panels: int = 1, height: float = 4.4, **grid: Any) -> tuple[Any, Any]:
     """Return a figure with a title and a wrapped caption below its axes, bound to no display."""
     text = textwrap.fill(caption, 104)
@@ -112,7 +105,7 @@ def plot_throughput(records: Iterable[Record]) -> Any:
         fate = f"{which} lost and computed again" if lost else "no step was lost"
         caption += f" Hatched: no steps, the Job replaced Pods; {fate}."
     ranks = f"{head['world']} rank{'s' if head['world'] > 1 else ''}"
-    figure, axis = _figure(f"Throughput, {ranks}, {where(kept)}", caption)
+    figure, axis = _figure(f"Throughput, {ranks}, {rec.hardware(kept)}", caption)
     zero = min(one["begin"] for one in parts)
     peak = 0.0
     for number, part in enumerate(parts):
@@ -189,7 +182,7 @@ def plot_step_time(records: Iterable[Record]) -> Any:
         "gradient is there, and the optimizer; wait = from then until the averaged gradients are there: communication "
         "that backward did not hide, and waiting for a slower rank. " + _probe_words(rec.communication(kept), world)
     )
-    figure, (left, right) = _figure(f"Step time, {world} ranks, {where(kept)}", caption, panels=2)
+    figure, (left, right) = _figure(f"Step time, {world} ranks, {rec.hardware(kept)}", caption, panels=2)
     for rank in range(world):
         _percentile_bar(left, rank, np.array([step[rank]["t_step"] * 1e3 for step in steps]))
     left.set(xlabel="rank", ylabel="step time (ms)", xticks=range(world), xlim=(-0.6, world - 0.4))
@@ -264,7 +257,7 @@ def plot_heat_map(records: Iterable[Record], value: str = "t_compute") -> Any:
         "warm-up). DDP makes every rank's step as long as the slowest one's: a slow rank shows in its compute time, "
         "the others show it as wait."
     )
-    title = f"{words[value].capitalize()} time per rank and step, {where(kept)}"
+    title = f"{words[value].capitalize()} time per rank and step, {rec.hardware(kept)}"
     figure, axis = _figure(title, caption, height=1.7 + 0.4 * world)
     axis.grid(False)
     settled = grid[:, rec.header(kept)["warmup"] :]
@@ -301,7 +294,7 @@ def plot_loss(records: Iterable[Record], unbroken: Iterable[Record] | None = Non
         raise ValueError("no records yet: no rank has come to its first step")
     caption = "Mean cross-entropy over the sequences of all ranks, in nats per byte (a uniform guess: ln 256 = 5.55)."
     head = rec.header(kept)
-    figure_title = f"Loss, {head['world']} rank{'s' if head['world'] > 1 else ''}, {where(kept)}"
+    figure_title = f"Loss, {head['world']} rank{'s' if head['world'] > 1 else ''}, {rec.hardware(kept)}"
     if other:
         gap = rec.largest_difference(kept, other)
         caption += f" Largest difference between the two runs: {gap:.1e}."
@@ -365,7 +358,7 @@ def plot_network(
     size = gradient_bytes or 4.0 * rec.header(kept)["parameters"]
     measured = float(np.median([max(one["t_compute"] for one in step.values()) for step in steps]))
     compute = compute_ms / 1e3 if compute_ms else measured
-    source = "as given" if compute_ms else f"measured in this run on {where(kept)}"
+    source = "as given" if compute_ms else f"measured in this run on {rec.hardware(kept)}"
     speeds = np.logspace(min(-1, np.log10(gbit_per_s) - 0.5), max(4, np.log10(gbit_per_s) + 0.5), 200)
     cost = np.array([ring_all_reduce_seconds(size, ranks, speed) for speed in speeds])
     mine = ring_all_reduce_seconds(size, ranks, gbit_per_s)

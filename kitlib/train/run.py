@@ -210,13 +210,14 @@ class Run:
         return Explanation("\n".join(lines))
 
     def _failures(self, state: State) -> list[str]:
-        """Describe the Pods that failed by themselves; if there is none, the first that failed."""
+        """Describe the Pods that failed by themselves, each rank's newest; if there is none, those that failed."""
         failed = [pod for pod in state.pods if pod["status"].get("phase") == "Failed"]
         logs = {pod["metadata"]["uid"]: self._logs[pod["metadata"]["uid"]] for pod in failed}
         for log in logs.values():
             log.read()
         causes = [pod for pod in failed if explain.is_root_cause(pod, logs[pod["metadata"]["uid"]].lines)]
-        return [explain.failure(pod, logs[pod["metadata"]["uid"]].lines) for pod in (causes or failed)[:3]]
+        newest = {rank_of(pod): pod for pod in causes or failed}  # they come in order of rank and time
+        return [explain.failure(pod, logs[pod["metadata"]["uid"]].lines) for pod in list(newest.values())[:3]]
 
     # --- what the ranks say
 
@@ -358,8 +359,8 @@ class Run:
         if known and not state.over and up < state.workers and step < steps:
             words.append(f"{up} of {state.workers} ranks are up")
         elif recent:
-            kind = "simulated GPU" if rec.is_simulated(known) else "GPU"
-            words.append(f"{sorted(recent)[len(recent) // 2]:,.0f} tokens/s ({state.workers} ranks, {kind})")
+            ranks = f"{state.workers} rank{'s' if state.workers > 1 else ''}"
+            words.append(f"{sorted(recent)[len(recent) // 2]:,.0f} tokens/s ({ranks}, {rec.hardware(known)})")
             loss = rec.loss_curve(known)
             words.append(f"loss {loss[max(loss)]:.3f}")
         elif known and not state.over:

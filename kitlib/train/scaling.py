@@ -45,6 +45,16 @@ def arms_of(worlds: Iterable[int]) -> list[Arm]:
     return baselines + [Arm(kind, world) for world in sizes if world > 1 for kind in ("ddp", "copies")]
 
 
+def check_study(worlds: list[int], repeats: int, steps: int) -> None:
+    """Check the numbers of a study.
+
+    Raises:
+        KitError: One is impossible.
+    """
+    if not worlds or min(worlds) < 1 or repeats < 1 or steps < 10:
+        raise KitError("A study needs worlds of at least 1, repeats of at least 1 and at least 10 steps.")
+
+
 def scaling_study(
     worlds: Iterable[int] = (1, 2),
     repeats: int = 3,
@@ -71,8 +81,7 @@ def scaling_study(
         TrainingFailed: A run failed.
     """
     sizes = list(worlds)
-    if not sizes or min(sizes) < 1 or repeats < 1 or steps < 10:
-        raise KitError("A study needs worlds of at least 1, repeats of at least 1 and at least 10 steps.")
+    check_study(sizes, repeats, steps)
     from kitlib.train import preflight, submit
 
     room = None if start else preflight(workers=max(sizes), steps=steps, **options)
@@ -180,8 +189,7 @@ class Study:
             name = _words(Arm(row["arm"], row["ranks"]))
             ideal = f"{100 * row['of_ideal']:.0f} %"
             lines.append(f"{name:<26}{row['tokens_per_s']:>12,.0f}   {span:<17}{ideal:>7}{machine:>11}")
-        kind = "simulated GPU (CPU)" if rec.is_simulated(self.records) else rec.header(self.records)["device"]
-        return "\n".join([*lines, f"on {kind}; weak scaling"])
+        return "\n".join([*lines, f"on {rec.hardware(self.records)}; weak scaling"])
 
     def plot(self) -> Any:
         """Draw tokens/s over the number of ranks."""
@@ -213,7 +221,7 @@ def plot_scaling(study: Study) -> Any:
     Returns:
         A matplotlib figure.
     """
-    from kitlib.train.report import ACCENT, INK, SOFT, _figure, _thousands, where
+    from kitlib.train.report import ACCENT, INK, SOFT, _figure, _thousands
 
     head = rec.header(study.records)
     worlds = sorted({arm.world for arm in study.arms})
@@ -225,7 +233,7 @@ def plot_scaling(study: Study) -> Any:
         "Ideal = N x one rank without DDP. Machine = N independent copies at the same time. "
         f"{head['machine_cores']} cores, {head['threads']} thread per rank."
     )
-    figure, axis = _figure(f"Scaling, {where(study.records)}", caption)
+    figure, axis = _figure(f"Scaling, {rec.hardware(study.records)}", caption)
     span = np.array([min(worlds), max(worlds) + 0.35])
     axis.plot(span, span * single, "--", lw=2, color=INK, label="ideal")
     copies = [world for world in worlds if world > 1 and study.rates(Arm("copies", world))]

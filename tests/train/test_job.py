@@ -121,6 +121,16 @@ def test_checkpoints_are_a_folder_on_the_embedded_cluster_and_the_users_choice_e
         ({"name": "Not A Name"}, "cannot name a run"),
         ({"checkpoints": "cloud"}, "write auto, none, pvc:CLAIM or hostpath:/FOLDER"),
         ({"checkpoints": "hostpath:here"}, "must be a whole path"),
+        ({"checkpoints": "pvc:"}, "checkpoints has ''"),
+        ({"checkpoints": "pvc:A_B"}, "checkpoints has 'A_B'"),
+        ({"pull_secret": "A B"}, "pull_secret has 'A B'"),
+        ({"image": "a b"}, "image is 'a b'"),
+        ({"node_selector": {"a/b/c": "x"}}, "node_selector has a/b/c=x"),
+        ({"cpu": "abc"}, "cpu is 'abc': it must be a quantity of at least 0, such as '500m'"),
+        ({"cpu": "-1"}, "cpu is '-1'"),
+        ({"cpu": "NaN"}, "cpu is 'NaN'"),
+        ({"memory": "10Xi"}, "memory is '10Xi'"),
+        ({"memory": "500m"}, "memory is '500m': it must be a quantity of at least 1Mi, such as '1Gi'"),
         ({"min_workers": 3}, "more than the 2 workers"),
         ({"script": "/no/such/file.py"}, "give the path of a Python file"),
         ({"restarts": -1}, "restarts is -1"),
@@ -131,6 +141,15 @@ def test_bad_input_gets_one_line_that_says_what_to_write_instead(options: dict[s
     with pytest.raises(KitError) as raised:
         train.describe(**options)
     assert words in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cpu": "0"}, {"cpu": "1.5"}, {"cpu": 2}, {"memory": "1e9"}, {"memory": "2Gi"},
+     {"checkpoints": "pvc:my-claim.2"}, {"node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100", "a": ""}}],
+)  # fmt: skip
+def test_what_kubernetes_takes_is_taken(options: dict[str, Any]) -> None:
+    train.describe(**options)
 
 
 def test_a_preview_is_the_yaml_that_is_sent_with_reasons_beside_it() -> None:
@@ -148,4 +167,5 @@ def test_the_worker_stays_readable_in_one_go() -> None:
 
 
 def test_quantities_read_as_kubernetes_reads_them() -> None:
-    assert [quantity(text) for text in ("250m", "1Gi", "2", "1k", "0.5")] == [0.25, 2.0**30, 2.0, 1000.0, 0.5]
+    texts = ("250m", "1Gi", "2", "1k", "0.5", "1Pi", "2e3")
+    assert [quantity(text) for text in texts] == [0.25, 2.0**30, 2.0, 1000.0, 0.5, 2.0**50, 2000.0]

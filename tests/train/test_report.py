@@ -32,6 +32,12 @@ def test_every_figure_of_a_run_is_marked_as_simulated_and_has_units(name: str) -
 
 
 @pytest.mark.parametrize("name", [name for name in report.FIGURES if name != "network"])
+def test_a_figure_of_a_run_that_claimed_no_gpu_does_not_call_it_simulated(name: str) -> None:
+    words = texts(report.FIGURES[name](made.run(slots="")))
+    assert "CPU, no GPU" in words and "simulated" not in words
+
+
+@pytest.mark.parametrize("name", [name for name in report.FIGURES if name != "network"])
 def test_a_figure_of_a_real_run_names_the_device(name: str) -> None:
     words = texts(report.plot(made.run(simulated=False, device="NVIDIA H200"), name))
     assert "NVIDIA H200" in words and "simulated" not in words

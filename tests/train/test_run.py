@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +27,8 @@ from kitlib.train import records as records_of
 from kitlib.train import run as runs
 from kitlib.train.api import Api
 from kitlib.train.cli import study_command, train_command
+from kitlib.train.logs import PodLog
+from kitlib.train.state import State
 
 SMALL = {"n_layer": 2, "n_embd": 64, "block_size": 32, "batch_size": 4, "data_bytes": 300_000, "gpus_per_worker": 0}
 SLOW = {"slow_rank": 0, "slow_ms": 100}
@@ -270,6 +274,37 @@ def test_the_exercises_of_chapter_10_tell_right_from_wrong(submit: Submit, api: 
     with pytest.raises(NotYet, match="Rank 0 waits"):
         chapter_10.straggler(cluster, 0)
     assert chapter_10.straggler(cluster, 1) == chapter_10.straggler(cluster, "1")
+
+
+def test_a_submit_without_a_cluster_says_so_at_once(
+    cluster: EmbeddedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path(cluster.env["KUBECONFIG"]).read_text()
+    (tmp_path / "config").write_text(re.sub(r"https://[^\s\"]+", "https://127.0.0.1:9", text))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    begin = time.monotonic()
+    with pytest.raises(KitError, match="does not answer. Is the cluster there"):
+        train.submit(**SMALL)
+    assert time.monotonic() - begin < 10
+
+
+def test_a_rank_is_called_late_only_after_as_long_and_its_newest_failure_is_told(api: Api) -> None:
+    def pod(name: str, phase: str) -> dict[str, Any]:
+        index = {"batch.kubernetes.io/job-completion-index": "1"}
+        created = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata = {"name": name, "uid": name, "creationTimestamp": created, "annotations": index}
+        return {"metadata": metadata, "spec": {}, "status": {"phase": phase}}
+
+    record = {"kind": "late", "time": time.time(), "absent": [1], "seconds": 30.0}
+    assert not explain.late([pod("new", "Running")], [record], {}), "it has just come in place of another one"
+    assert explain.late([pod("new", "Running")], [{**record, "seconds": -1.0}], {})
+
+    run, failed = train.Run("made", api), [pod("old", "Failed"), pod("new", "Failed")]
+    for one in failed:
+        log = run._logs[one["metadata"]["name"]] = PodLog(api, one)
+        log.lines, log.ended = [f"ValueError: the {one['metadata']['name']} one"], True
+    (said,) = run._failures(State("Failed", pods=failed))
+    assert "ValueError: the new one" in said
 
 
 def test_an_interrupted_submit_leaves_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
