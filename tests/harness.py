@@ -107,6 +107,11 @@ def processes_of(cluster_id: str) -> list[psutil.Process]:
     return found
 
 
+def with_argument(argument: str) -> list[psutil.Process]:
+    """Return the living processes that were started with an argument."""
+    return [p for p in psutil.process_iter(["cmdline"]) if argument in (p.info["cmdline"] or ())]
+
+
 def eventually(what: Callable[[], object], limit: float = 60, every: float = 0.1) -> object:
     """Return the first true value of `what`; fail with its last value or error after `limit` seconds."""
     deadline = time.monotonic() + limit

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import KIT, EmbeddedCluster, eventually, processes_of
+from harness import KIT, EmbeddedCluster, eventually, processes_of, with_argument
 
 from kitlib.cluster import local
 from kitlib.cluster.clock import parse_time
@@ -173,10 +173,16 @@ def test_everything_killed_at_once_is_swept_by_down(own_cluster: EmbeddedCluster
     own_cluster.kit("up", "--nodes", "2")
     start_web(own_cluster)
     mark, ports = own_cluster.cluster_id(), listening(own_cluster)
+    time_of_its_own = f"7777.{own_cluster.pid('supervisor')}"
+    command = ["kubectl", "exec", "deploy/web", "--", "sh", "-c", f"sleep {time_of_its_own}; exit"]
+    client = subprocess.Popen(command, env=own_cluster.env, stderr=subprocess.DEVNULL)
+    eventually(lambda: with_argument(time_of_its_own))
     for process in own_cluster.status()["processes"]:
         os.kill(process["pid"], signal.SIGKILL)
+    client.wait()
     own_cluster.kit("down")
     assert_nothing_left(own_cluster, mark, ports)
+    assert not with_argument(time_of_its_own)
 
 
 def test_a_killed_kit_command_takes_the_cluster_that_it_started(own_cluster: EmbeddedCluster) -> None:

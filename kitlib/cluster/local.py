@@ -363,9 +363,10 @@ def _alive(pid: int) -> bool:
 
 
 def sweep(home: Path) -> int:
-    """Kill every process that carries the mark of this KIT_HOME's cluster and return their number.
+    """Kill every process of this KIT_HOME's cluster and return their number. After an orderly end none is left.
 
-    Every process of a cluster inherits `KIT_CLUSTER_ID`. After an orderly end none is left.
+    All inherit `KIT_CLUSTER_ID`, but for those in a container that cleared their environment or came by `exec`: they
+    have the container's folder as their root.
 
     Raises:
         ClusterError: A process survived SIGKILL.
@@ -378,7 +379,7 @@ def sweep(home: Path) -> int:
         return 0
     with contextlib.suppress(OSError):  # a disk that became read-only keeps it, and nobody listens there
         (home / supervisor_module.CONTROL_SOCKET).unlink()
-    found = _marked(mark)
+    found = _strays(mark, home)
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -391,15 +392,22 @@ def sweep(home: Path) -> int:
     return len(found)
 
 
-def _marked(mark: str) -> list[psutil.Process]:
+def _strays(mark: str, home: Path) -> list[psutil.Process]:
     found = []
+    roots = {_identity(folder) for folder in home.glob("nodes/*/pods/*/containers/*/root")}
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get("KIT_CLUSTER_ID") == mark:
+            named = process.environ().get("KIT_CLUSTER_ID") == mark
+            if named or _identity(Path(f"/proc/{process.pid}/root")) in roots:
                 found.append(process)
     return found
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def _purge(home: Path) -> None:

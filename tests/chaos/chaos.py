@@ -28,7 +28,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import EmbeddedCluster, eventually, processes_of, throwaway_cluster
+from harness import EmbeddedCluster, eventually, processes_of, throwaway_cluster, with_argument
 from writes import Watcher, Writer
 
 from kitlib.cluster.kubelet import isolation
@@ -241,11 +241,6 @@ class Chaos:
         kept = {".kube"} if self.cluster.env["HOME"] == home else set()
         files = [*({path.name for path in Path(home).glob("*")} - kept), *Path("/dev/shm").glob(f"kit-{mark}*")]
         assert not files, f"files are left: {files}"
-
-
-def with_argument(argument: str) -> list[psutil.Process]:
-    """Return the living processes that were started with an argument."""
-    return [p for p in psutil.process_iter(["cmdline"]) if argument in (p.info["cmdline"] or ())]
 
 
 def at_home(home: str) -> list[psutil.Process]:
