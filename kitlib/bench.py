@@ -311,7 +311,8 @@ def measure_scale(pods: Sequence[int] = (100, 300, 1000), hollow: int = 50) -> l
 
     Returns:
         Per entry of `pods`: their number, seconds until all are Ready and until they are gone, milliseconds to list
-        them, milliseconds of the control plane's CPU per Pod for all of it, and its resident memory afterwards in MiB.
+        them once nothing is written any more, milliseconds of the control plane's CPU per Pod for all of it, and its
+        resident memory afterwards in MiB.
     """
     with _fresh_cluster("--nodes", "1", "--hollow", str(hollow)):
         processes = {process["name"]: process["pid"] for process in local.status()["processes"]}
@@ -336,12 +337,20 @@ async def _scaled(access: Access, control_plane: psutil.Process, count: int) -> 
         before = sum(control_plane.cpu_times()[:2])
         await api.call("POST", DEPLOYMENTS, json={"metadata": {"name": "bench"}, "spec": spec})
         numbers: Numbers = {"pods": count, "ready_s": await _until(ready)}
+        await _until(lambda: _idle(control_plane))
         numbers["list_ms"] = await _list_time(api, PODS, count)
         await api.call("DELETE", path)
         numbers["gone_s"] = await _until(gone)
     spent = sum(control_plane.cpu_times()[:2]) - before
     numbers["cpu_ms_per_pod"] = round(1e3 * spent / count, 2)
     return numbers | {"memory_rss_mb": round(control_plane.memory_info().rss / 2**20, 1)}
+
+
+async def _idle(control_plane: psutil.Process) -> bool:
+    """Tell whether the control plane has written what it had to: Events follow the Pods that they are about."""
+    before = sum(control_plane.cpu_times()[:2])
+    await asyncio.sleep(0.25)
+    return sum(control_plane.cpu_times()[:2]) - before < 0.02
 
 
 def _rss(state: dict[str, Any]) -> float:
