@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _MIN_GRACE_SECONDS = 2.0
+_CLOCK_SECONDS = 60.0
+"""For how long to trust a time of day that lies ahead: a laptop that slept wakes up behind it."""
 _KINDS = ("initContainers", "containers", "ephemeralContainers")
 _STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
@@ -197,7 +199,8 @@ class PodWorker:
         if not await self._prepare():
             return _RETRY_SECONDS
         delay = await self._sync_containers()
-        return _earliest(delay, self._seconds_to_deadline(), self._facts.seconds_to_renewal())
+        by_the_clock = _earliest(self._seconds_to_deadline(), self._facts.seconds_to_renewal())
+        return _earliest(delay, None if by_the_clock is None else min(by_the_clock, _CLOCK_SECONDS))
 
     # --- steps of a sync
 
