@@ -32,6 +32,9 @@ from kitlib.train.records import Record
 from kitlib.train.state import State
 from kitlib.transport import message_of
 
+LOOK_EVERY = 5.0
+"""Seconds after which a following client asks about Job and Pods although all ranks train and their records come."""
+
 
 class TrainingFailed(KitError):  # noqa: N818
     """A run ended without reaching its last step; the message names the rank and its last lines."""
@@ -329,25 +332,33 @@ class Run:
 
     def _follow(self, bar: Progress, deadline: float | None, until: Callable[[list[Record]], bool] | None) -> State:
         said: set[str] = set()
-        changes = elastic.Elastic()
+        known: list[Record] = []
+        changes, state, looked, training = elastic.Elastic(), State("Pending"), 0.0, False
         while True:
-            state = self.state()
-            for log in self._logs.values():
-                log.follow()
-            if state.over:
-                for log in self._logs.values():
-                    log.join(5)
-            known = self._known()
-            self._show(bar, state, known, said)
+            before, known = len(known), self._known()
+            if not training or len(known) == before or time.monotonic() > looked + LOOK_EVERY:
+                looked, state = time.monotonic(), self._look()
+                known = self._known()
+            training = self._show(bar, state, known, said)
             if state.over or (until and until(known)):
                 return state
             if deadline and time.monotonic() > deadline:
                 raise KitError(f"The time is up. {self.explain()}")
-            if self._settings.get("min_workers"):
-                self._adapt(bar, changes, state, known)
+            if self._settings.get("min_workers") and self._adapt(bar, changes, state, known):
+                training = False
             time.sleep(1.0 if known and not until else 0.25)
 
-    def _show(self, bar: Progress, state: State, known: list[Record], said: set[str]) -> None:
+    def _look(self) -> State:
+        """Ask what the cluster says, and follow the logs of Pods that are new."""
+        state = self.state()
+        for log in self._logs.values():
+            log.follow()
+        for log in self._logs.values() if state.over else ():
+            log.join(5)
+        return state
+
+    def _show(self, bar: Progress, state: State, known: list[Record], said: set[str]) -> bool:
+        """Show how far the run is; return whether all ranks are up and not at the last step yet."""
         step, steps = self._progress(known)
         for line in self._news(state, known):
             if line not in said:
@@ -368,6 +379,7 @@ class Run:
         words.append(eta(step, steps, known) if not state.over and up == state.workers else "")
         bar.show(step, steps, "  ".join(word for word in words if word))
         bar.draw(known)
+        return up == state.workers and step < steps
 
     def _news(self, state: State, known: list[Record]) -> list[str]:
         """Return what is worth a line of its own: who waits and why, who failed, where it went on."""
@@ -389,8 +401,8 @@ class Run:
             lines.append(f"All ranks are back: resumed from step {part['resumed_from']}, {part['world']} in all.")
         return lines
 
-    def _adapt(self, bar: Progress, changes: elastic.Elastic, state: State, known: list[Record]) -> None:
-        """Go on with fewer workers when slots are lost, and with more when slots are free again."""
+    def _adapt(self, bar: Progress, changes: elastic.Elastic, state: State, known: list[Record]) -> bool:
+        """Go on with fewer workers when slots are lost, and with more when slots are free again; return if it did."""
         missing, step = len(state.refused) + len(state.lost), self._progress(known)[0]
         pod = state.template["spec"]
         room = lambda: places(pod, self._api)  # noqa: E731
@@ -399,6 +411,7 @@ class Run:
             why = f"{missing} of {state.workers} workers have no node" if missing else "A slot is free"
             bar.say(f"{why}: going on with {number}. The global batch stays.")
             self._resize(number, self._settings)
+        return number > 0
 
     def resize(self, workers: int) -> None:
         """Go on with another number of workers, from the last checkpoint and with the same global batch.

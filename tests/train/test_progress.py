@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import pytest
 
 from kitlib.train import Run
 from kitlib.train.progress import INTERRUPTED, Notebook, eta, live_picture
+from kitlib.train.records import Record
+from kitlib.train.state import State
 
 from . import made
 
@@ -31,6 +34,34 @@ def test_an_interruption_is_one_line_that_says_that_the_run_goes_on() -> None:
 
 def test_the_live_picture_says_in_words_what_it_shows() -> None:
     assert 'aria-label="tokens/s in all over ' in live_picture(made.run())
+
+
+def test_the_cluster_is_asked_about_a_run_only_now_and_then_while_its_records_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, asked = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr("kitlib.train.run.time", clock)
+    records = [one for one in made.run(steps=200) if one["kind"] != "end"]  # ten steps a second
+    metadata = {"uid": "", "name": "", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    pods = [{"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}] * 2
+
+    def state() -> State:
+        asked.append(now[0])
+        stuck = 10 < now[0] < 15
+        return State("Complete", 2, pods) if now[0] > 30 else State("Running", 2, pods[stuck:])
+
+    def known() -> list[Record]:
+        seen = min(now[0], 10.0) if now[0] < 15 else now[0] - 5
+        return [{**one, "steps": 200} for one in records if one["time"] <= 101 + seen]
+
+    run = Run("made", SimpleNamespace(namespace="default"))
+    for name, instead in (("state", state), ("_known", known)):
+        monkeypatch.setattr(run, name, instead)
+    monkeypatch.setattr("kitlib.train.explain.not_made", lambda *_: [])
+    run.wait(file=io.StringIO())
+    assert len([at for at in asked if 2 < at < 10]) <= 2 and len([at for at in asked if 16 < at < 24]) <= 2
+    assert len([at for at in asked if 11 < at < 15]) >= 3, "nothing comes any more: what has happened?"
 
 
 def test_after_a_restart_progress_and_time_left_are_those_of_the_new_start() -> None:
