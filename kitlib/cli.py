@@ -32,7 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.unraisablehook = _interrupt_again
     try:
-        sys.exit(kit.main(prog_name="kit", standalone_mode=False) or 0)
+        _run()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -48,6 +48,14 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _run() -> NoReturn:
+    try:
+        sys.exit(kit.main(prog_name="kit", standalone_mode=False) or 0)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # later, while Python ends, nobody could take the news that the reader has gone
 
 
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:

@@ -30,7 +30,9 @@ def kubernetes_validate() -> ModuleType:
     """
     folder = os.environ.get("KIT_TEST_SCHEMAS")
     if not folder:
-        pytest.skip("pip install --no-deps --target FOLDER kubernetes-validate, and KIT_TEST_SCHEMAS=FOLDER")
+        pytest.skip(
+            "pip install --no-deps --target FOLDER kubernetes-validate importlib_resources; KIT_TEST_SCHEMAS=FOLDER"
+        )
     sys.path.append(folder)
     return importlib.import_module("kubernetes_validate")
 

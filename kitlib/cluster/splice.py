@@ -103,7 +103,7 @@ class Side(asyncio.Protocol):
     def close(self) -> None:
         """Close this connection at once."""
         if self.transport is not None:
-            self.transport.abort()
+            abort(self.transport)
 
 
 def close(transport: asyncio.BaseTransport) -> None:
@@ -112,13 +112,19 @@ def close(transport: asyncio.BaseTransport) -> None:
         transport.close()
 
 
+def abort(transport: asyncio.Transport) -> None:
+    """Close a connection at once, if it is not closed yet: then a TLS connection of Python 3.11.2 raises."""
+    with contextlib.suppress(AttributeError):
+        transport.abort()
+
+
 def reset(transport: asyncio.Transport) -> None:
     """Close a connection so that its other end sees a reset, not an end."""
     sock = transport.get_extra_info("socket")
     if sock is not None and not transport.is_closing():
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    abort(transport)
 
 
 async def other_end_left(transport: asyncio.BaseTransport | None) -> None:
@@ -226,5 +232,5 @@ def give_back(request: web.Request, lost: bool) -> Hijacked:
     else:
         transport.set_protocol(handler)
         close(transport)
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.abort)
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, abort, transport)
     return Hijacked()

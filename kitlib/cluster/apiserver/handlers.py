@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl
@@ -32,6 +32,7 @@ from kitlib.cluster.apiserver.versions import from_storage, is_view
 from kitlib.cluster.apiserver.watch import Change, Watch
 from kitlib.cluster.client import ApiError
 from kitlib.cluster.objects import Object
+from kitlib.cluster.splice import abort
 from kitlib.cluster.store import Entry
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class Handlers:
         headers = {"Cache-Control": "no-cache, private", "Content-Type": "application/json"}
         response = web.StreamResponse(headers=headers)
         if request.transport is not None:
-            watch.on_overrun = request.transport.abort
+            watch.on_overrun = partial(abort, request.transport)
         try:
             await response.prepare(request)
             async for batch in watch.batches():

@@ -17,6 +17,7 @@ from kitlib.cluster.apiserver.streaming.upgrade import Backend
 from kitlib.cluster.client import Client
 from kitlib.cluster.config import ClusterConfig
 from kitlib.cluster.objects import Object
+from kitlib.cluster.splice import abort
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 
@@ -83,7 +84,7 @@ async def relay(
         await response.write_eof()
     except (aiohttp.ClientError, OSError) as error:
         if request.transport is not None:
-            request.transport.abort()
+            abort(request.transport)
         raise Interrupted(str(error)) from None
     return response
 

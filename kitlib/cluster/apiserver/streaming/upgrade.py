@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from kitlib.cluster.splice import CLOSE_TIMEOUT, AnswerHead, Side, give_back, other_end_left, take_over
+from kitlib.cluster.splice import CLOSE_TIMEOUT, AnswerHead, Side, abort, give_back, other_end_left, take_over
 
 ANSWER_TIMEOUT = 30.0
 _HOP_BY_HOP = {
@@ -102,7 +102,7 @@ async def forward_upgrade(
         client, far = Side(), Side()
         take_over(request, client, _answer_head(head) + answer.rest())
     except BaseException:
-        transport.abort()
+        abort(transport)
         raise
     transport.set_protocol(far)
     far.connection_made(transport)
