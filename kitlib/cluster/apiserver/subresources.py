@@ -117,6 +117,21 @@ def _at(obj: Any, path: str) -> Any:
     return obj
 
 
+def _set_at(obj: Any, path: str, value: Any) -> None:
+    """Set the value at a path of names, and make what is missing on the way.
+
+    Raises:
+        ApiError: 500, something on the way has no fields.
+    """
+    *above, last = path[1:].split(".")
+    for depth, name in enumerate(above, start=1):
+        obj = obj.setdefault(name, {})
+        if not isinstance(obj, dict):
+            way = ".".join(above[:depth])
+            raise errors.internal(f"value cannot be set because .{way} is not a map[string]interface{{}}")
+    obj[last] = value
+
+
 def set_scale(
     rest: REST, kind: Kind, namespace: str, name: str, body: Any, options: WriteOptions, content_type: str = ""
 ) -> Object:
@@ -137,8 +152,7 @@ def set_scale(
         raise errors.invalid(SCALE, name, [cause])
     new = entry.copy()
     if isinstance(kind, CustomKind):
-        parent, _, field = (kind.scale or {})["specReplicasPath"].rpartition(".")
-        _at(new, parent)[field] = replicas
+        _set_at(new, (kind.scale or {})["specReplicasPath"], replicas)
     else:
         new["spec"]["replicas"] = replicas
     for field in ("resourceVersion", "uid"):

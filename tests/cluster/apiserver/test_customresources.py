@@ -193,6 +193,20 @@ async def test_scale_reads_and_writes_the_fields_that_the_definition_names(api: 
     assert (await api.patch(f"{CRONTABS}/nightly/scale", {"spec": {"replicas": 50}})).code == 422
 
 
+async def test_scale_makes_the_field_of_an_object_without_a_spec(api: API) -> None:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    scale = {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}
+    await define(api, definition(version(schema={"openAPIV3Schema": anything}, subresources={"scale": scale})))
+    wanted = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {"name": "nightly"}, "spec": {"replicas": 2}}
+    empty = {key: value for key, value in crontab().items() if key != "spec"}
+    await api.post(CRONTABS, empty)
+    assert (await api.put(f"{CRONTABS}/nightly/scale", wanted)).body["spec"] == {"replicas": 2}
+    assert (await api.get(f"{CRONTABS}/nightly")).body["spec"] == {"size": 2}
+    await api.patch(f"{CRONTABS}/nightly", {"spec": "text"})
+    refused = (await api.put(f"{CRONTABS}/nightly/scale", wanted)).body["message"]
+    assert refused.endswith("value cannot be set because .spec is not a map[string]interface{}")
+
+
 async def test_a_table_has_the_columns_of_the_definition(api: API) -> None:
     await define(api)
     await api.post(CRONTABS, crontab(spec={"steps": [{"name": "b", "run": "y"}, {"name": "a", "run": "x"}]}))
