@@ -134,8 +134,9 @@ def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:
     from kitlib.train import records, report
 
     known = run.records()
-    first = min(one["time"] - one["t_step"] for one in records.of_kind(known, "step"))
-    numbers = {**records.metrics(known), "submit_to_first_step_s": round(first - submitted, 3)}
+    starts = [one["time"] - one["t_step"] for one in records.of_kind(known, "step")]
+    first = round(min(starts) - submitted, 3) if starts else None
+    numbers = {**records.metrics(known), "submit_to_first_step_s": first}
     records.dump(known, out / "records.jsonl")
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
     for name in ("throughput", "loss", "step_time") if numbers["tokens_per_s"] else ():
@@ -145,6 +146,8 @@ def keep_results(run: Any, out: Path, submitted: float) -> dict[str, Any]:
 
 def summary(numbers: dict[str, Any], out: Path) -> str:
     """Return the numbers as a few lines to read."""
+    if numbers["loss"] is None:
+        return f"nothing to train: the checkpoint is that of the last step, {numbers['steps']}\nresults in {out}"
     lines = [f"{numbers['steps']} steps on {numbers['world_size']} ranks, {numbers['hardware']}; loss "
              f"{numbers['first_loss']:.3f} -> {numbers['loss']:.3f}"]  # fmt: skip
     if numbers["tokens_per_s"]:

@@ -26,9 +26,11 @@ from kitlib.train import job as jobs
 from kitlib.train import records as records_of
 from kitlib.train import run as runs
 from kitlib.train.api import Api
-from kitlib.train.cli import study_command, train_command
+from kitlib.train.cli import keep_results, study_command, summary, train_command
 from kitlib.train.logs import PodLog
 from kitlib.train.state import State
+
+from . import made
 
 SMALL = {"n_layer": 2, "n_embd": 64, "block_size": 32, "batch_size": 4, "data_bytes": 300_000, "gpus_per_worker": 0}
 SLOW = {"slow_rank": 0, "slow_ms": 100}
@@ -350,6 +352,13 @@ def test_the_train_command_writes_numbers_records_and_figures(
     assert printed == written and printed["tokens_per_s"] > 0 and printed["world_size"] == 2
     assert len(train.load(tmp_path / "records.jsonl")) > 2 * STEPS
     assert (tmp_path / "throughput.png").stat().st_size > 10_000
+
+
+def test_a_run_that_finds_its_last_checkpoint_is_reported_as_complete(tmp_path: Path) -> None:
+    known = [*(made.header(rank=rank, resumed_from=20) for rank in range(2)), made.end(), made.end(1)]
+    numbers = keep_results(SimpleNamespace(records=lambda: known), tmp_path, 100.0)
+    assert numbers["finished"] and json.loads((tmp_path / "metrics.json").read_text()) == numbers
+    assert "nothing to train: the checkpoint is that of the last step, 20" in summary(numbers, tmp_path)
 
 
 def test_the_study_command_writes_a_table_records_and_a_figure(
