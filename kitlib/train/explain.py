@@ -147,7 +147,8 @@ def failure(pod: Pod, lines: list[str]) -> str:
     why = why or pod["status"].get("message") or f"exit code {code}"
     where = pod["spec"].get("nodeName", "no node")
     tail = _tail(lines, 12)
-    return f"Rank {rank_of(pod)} failed on {where}: {why.rstrip('.')}. {mend(why + tail)}".rstrip() + tail
+    advice = mend(why + tail) or ("Mend what its last lines name, and submit it again." if "Error: " in tail else "")
+    return f"Rank {rank_of(pod)} failed on {where}: {why.rstrip('.')}. {advice}".rstrip() + tail
 
 
 def _tail(lines: list[str], count: int) -> str:

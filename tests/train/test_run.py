@@ -139,6 +139,7 @@ def test_a_worker_that_raises_shows_its_rank_and_its_last_lines(submit: Submit, 
     with pytest.raises(train.TrainingFailed) as raised:
         follow(run)
     assert "Rank 1 failed" in str(raised.value) and "ValueError: a bug of mine" in str(raised.value)
+    assert "Mend what its last lines name" in str(raised.value)
     assert "Rank 0 failed" not in str(raised.value), "its peer's end is a consequence, not the cause"
 
 
