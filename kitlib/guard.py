@@ -48,7 +48,7 @@ def main(command: list[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        end(child)
+        threading.Thread(target=end, args=(child,), daemon=True).start()  # this thread is in the middle of waiting
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)

@@ -332,6 +332,14 @@ def lives(process: psutil.Process) -> bool:
     return False
 
 
+def test_a_guarded_command_that_obeys_is_not_waited_for() -> None:
+    program = "import kitlib.guard as g; g.GRACE_SECONDS = 1000; print(g.main(['sh', '-c', 'echo on; exec sleep 999']))"
+    guard = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert guard.stdout is not None and guard.stdout.readline() == "on\n"
+    guard.terminate()
+    assert guard.communicate(timeout=60)[0] == f"{-signal.SIGTERM}\n"
+
+
 def test_a_guarded_command_that_ends_by_itself_is_no_accident() -> None:
     command = [sys.executable, "-m", "kitlib.guard", "sh", "-c", "echo no; exit 3"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
