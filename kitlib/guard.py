@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-from types import FrameType
 
 GRACE_SECONDS = 3.0
 
@@ -45,20 +44,22 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 def main(command: list[str]) -> int:
     """Run `command` until it ends or standard input closes, and return its exit code."""
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=end, args=(child,), daemon=True).start()  # this thread is in the middle of waiting
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
 
     def watch() -> None:
         while os.read(0, 4096):  # a blocked sys.stdin would not let the interpreter end
             pass
+        asked.set()
+
+    def end_when_asked() -> None:  # not in the handler: there the main thread is in the middle of waiting
+        asked.wait()
         end(child)
 
-    threading.Thread(target=watch, daemon=True).start()
+    for task in (watch, end_when_asked):
+        threading.Thread(target=task, daemon=True).start()
     return child.wait()
 
 
