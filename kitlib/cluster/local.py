@@ -105,7 +105,7 @@ def _prepare_home(home: Path) -> Path:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
         probe.write_bytes(bytes(SMALLEST_STATE))
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another `kit up` at the same time may have taken it away
     except OSError as error:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
