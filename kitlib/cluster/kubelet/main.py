@@ -164,6 +164,8 @@ class Kubelet:
         worker = self.pods.worker(record["labels"]["pod"])
         if worker is not None:
             worker.exited(record)
+        else:  # while this kubelet starts: the worker that is to come begins with the newest record
+            self._records = [record if known["id"] == record["id"] else known for known in self._records]
 
     def _watch_object(self, resource: str, namespace: str) -> None:
         """Watch the ConfigMaps or Secrets of a namespace from now on, so that volumes follow their changes."""

@@ -78,6 +78,7 @@ class RuntimeClient:
                 self._on_exit(message["exit"])
             elif not (reply := self._replies.pop(0)).done():  # else who asked does not wait any more
                 reply.set_result(message)
+                await asyncio.sleep(0)  # who asked goes on before later news are told
         for reply in self._replies:
             if not reply.done():
                 reply.set_exception(RuntimeFailure("the container runtime is gone"))

@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH
+from kitlib.cluster.kubelet.main import Kubelet
 
 from .conftest import BOTH_WAYS, Node, state_of, until
 
@@ -77,6 +78,27 @@ async def test_a_restarted_kubelet_learns_of_exits_that_happened_meanwhile(node:
     await node.logged("ends", "up")
     await node.kubelet.stop()
     (node.home / "shared" / "flag").touch()
+    await node.start_kubelet()
+    assert state_of(await node.finished("ends"))["state"]["terminated"]["exitCode"] == 5
+
+
+async def test_a_kubelet_learns_of_exits_that_happen_while_it_starts(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.create("ends", "echo up; until test -e /shared/flag; do sleep 0.02; done; exit 5", **node.shares())
+    await node.logged("ends", "up")
+    await node.kubelet.stop()
+    clean_up = Kubelet._clean_up
+
+    async def after_the_exit(kubelet: Kubelet) -> None:
+        async def ended() -> bool:
+            return not await kubelet.node.runtime.call("stats")
+
+        (node.home / "shared" / "flag").touch()
+        await until(ended)
+        await clean_up(kubelet)
+
+    monkeypatch.setattr(Kubelet, "_clean_up", after_the_exit)
     await node.start_kubelet()
     assert state_of(await node.finished("ends"))["state"]["terminated"]["exitCode"] == 5
 
