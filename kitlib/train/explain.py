@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from kitlib.errors import KitError
+from kitlib.train import elastic
 from kitlib.train.api import Api
 from kitlib.train.fit import read_nodes
 from kitlib.train.job import GPU
@@ -41,7 +42,7 @@ class Explanation(str):
 
 
 def waiting(pods: list[Pod], api: Api) -> list[str]:
-    """Say for every Pod that does not run why it waits."""
+    """Say for every Pod that does not run why it waits, and name the nodes that do not answer."""
     pending = sorted((pod for pod in pods if pod["status"].get("phase") == "Pending"), key=rank_of)
     unscheduled = [pod for pod in pending if not pod["spec"].get("nodeName")]
     lines = [_not_scheduled(unscheduled, api)] if unscheduled and all(_refusal(pod) for pod in unscheduled) else []
@@ -56,7 +57,13 @@ def waiting(pods: list[Pod], api: Api) -> list[str]:
                 name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
                 said = f"{found['reason']}: {found.get('message', '')}"
                 lines.append(f"Rank {rank_of(pod)} ({name} on {node}): {said}{_advice(said)}")
-    return lines
+    return lines + [_silent(pod) for pod in pods if elastic.lost(pod)]
+
+
+def _silent(pod: Pod) -> str:
+    node = pod["spec"]["nodeName"]
+    advice = f"Bring the node back (`kit node start {node}` on the embedded cluster), and the run goes on."
+    return f"Rank {rank_of(pod)} is on {node}, which does not answer. {advice}"
 
 
 def _not_started(pod: Pod, api: Api) -> list[str]:
@@ -174,7 +181,7 @@ def hung(pods: list[Pod], lines: dict[str, list[str]]) -> list[str]:
     for pod in pods:
         created, name, rank = pod["metadata"]["creationTimestamp"], pod["metadata"]["name"], rank_of(pod)
         others = sorted({other for at, other in gave_up if created < at and other != rank})
-        if others and pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
+        if others and _answers(pod):
             tail = _tail(lines.get(pod["metadata"]["uid"], []), 6)
             waited = f"rank {', '.join(map(str, others))} waited for it in vain"
             end = f"`kubectl delete pod {name}` makes the Job replace it now"
@@ -195,13 +202,19 @@ def late(pods: list[Pod], records: list[Record], lines: dict[str, list[str]]) ->
     found = []
     for pod in pods:
         rank, name = rank_of(pod), pod["metadata"]["name"]
-        if rank in absent and pod["status"].get("phase") == "Running" and _age(pod) > absent[rank]["seconds"]:
+        if rank in absent and _answers(pod) and _age(pod) > absent[rank]["seconds"]:
             tail = _tail(lines.get(pod["metadata"]["uid"], []), 6)
             found.append(
                 f"Rank {rank} on {pod['spec'].get('nodeName')} has not come to the others for "
                 f"{absent[rank]['seconds']:.0f} s. `kubectl delete pod {name}` makes the Job replace it.{tail}"
             )
     return found
+
+
+def _answers(pod: Pod) -> bool:
+    """Say whether a Pod runs and is neither on its way out nor on a node that is off."""
+    leaves = "deletionTimestamp" in pod["metadata"]
+    return bool(pod["status"].get("phase") == "Running" and not leaves and not elastic.lost(pod))
 
 
 def is_root_cause(pod: Pod, lines: list[str]) -> bool:

@@ -452,18 +452,23 @@ class Run:
         self._end_pods(lambda pod: True)
 
     def _end_pods(self, which: Callable[[dict[str, Any]], bool]) -> None:
-        """Tell Pods to save and end; those whose node does not answer are forgotten, as nobody else will do it.
-
-        The Job controller waits for them to fail (`podReplacementPolicy` is `Failed` with a podFailurePolicy), which
-        only their kubelet could say; without its finalizer it takes them for gone.
-        """
+        """Tell Pods to save and end; those whose node does not answer are forgotten, as nobody else will do it."""
         for pod in filter(which, self._pods()):
             name, api = pod["metadata"]["name"], self._api
             if elastic.lost(pod):
-                api.gone(api.core.delete_namespaced_pod, name, self.namespace, grace_period_seconds=0)
-                api.gone(api.core.patch_namespaced_pod, name, self.namespace, {"metadata": {"finalizers": None}})
+                self._forget(name)
             elif pod["status"].get("phase") in ("Pending", "Running") and "deletionTimestamp" not in pod["metadata"]:
                 api.gone(api.core.delete_namespaced_pod, name, self.namespace)
+
+    def _forget(self, pod: str) -> None:
+        """Remove a Pod whose node does not answer.
+
+        The Job controller waits for it to fail (`podReplacementPolicy` is `Failed` with a podFailurePolicy), which
+        only its kubelet could say; without its finalizer it takes the Pod for gone.
+        """
+        api = self._api
+        api.gone(api.core.delete_namespaced_pod, pod, self.namespace, grace_period_seconds=0)
+        api.gone(api.core.patch_namespaced_pod, pod, self.namespace, {"metadata": {"finalizers": None}})
 
     def delete(self, wait: bool = True) -> None:
         """Delete the run and all that belongs to it: Pods, ConfigMap, Service, and its own checkpoint folder.
@@ -480,8 +485,11 @@ class Run:
         selector = f"{jobs.JOB_NAME}={self.name}"
         deadline = time.monotonic() + (jobs.GRACE_SECONDS + 15 if wait else 0)
         while time.monotonic() < deadline:
-            if not api.patiently(api.core.list_namespaced_pod, self.namespace, label_selector=selector)["items"]:
+            left = api.patiently(api.core.list_namespaced_pod, self.namespace, label_selector=selector)["items"]
+            if not left:
                 break
+            for pod in filter(elastic.lost, left):
+                self._forget(pod["metadata"]["name"])
             time.sleep(0.2)
         folder = TrainJob(checkpoints=self._settings.get("checkpoints", "none")).checkpoint_folder
         if folder and folder.parent == kit_home() / "train" / self.namespace:

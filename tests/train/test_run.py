@@ -262,6 +262,20 @@ def test_an_elastic_run_goes_on_with_one_worker_while_a_node_is_off_and_with_two
     assert train.largest_difference(records, unbroken.records()) < 1e-5
 
 
+def test_a_node_that_is_off_is_named_and_a_run_on_it_can_be_deleted(
+    own_cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    use(own_cluster, monkeypatch)
+    api = Api()
+    run = runs.submit(train.describe(**{**SMALL, **SLOW, "workers": 1, "steps": 500}), api)
+    follow(run, until=at_step(1))
+    own_cluster.kit("node", "kill", "node-1")
+    until(lambda: "Rank 0 is on node-1, which does not answer" in run.explain())
+    run.delete()
+    assert not api.core.list_namespaced_pod(run.namespace).items
+
+
 def worlds(known: list[dict[str, Any]]) -> list[int]:
     return [part["world"] for part in records_of.attempts(known)]
 
