@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import platformdirs
 
 from kitlib.errors import KitError
+
+ROOM = 1 << 20
+"""Bytes that a folder must take before work begins that would end in it."""
 
 
 def kit_home() -> Path:
@@ -20,3 +24,14 @@ def kit_home() -> Path:
         return Path(os.environ.get("KIT_HOME") or platformdirs.user_state_dir("kit")).expanduser().absolute()
     except RuntimeError as error:
         raise KitError("you have no home folder here: set KIT_HOME to a folder of yours") from error
+
+
+def prove_writable(folder: Path) -> None:
+    """Make a folder and write a file of `ROOM` bytes into it that is gone at once.
+
+    Raises:
+        OSError: The place is full, forbidden or no folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(ROOM))

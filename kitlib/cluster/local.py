@@ -36,14 +36,12 @@ from kitlib.cluster.bootstrap import (
 )
 from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, to_json
 from kitlib.cluster.files import write_private
-from kitlib.home import kit_home
+from kitlib.home import kit_home, prove_writable
 
 Status = dict[str, Any]
 MAX_NODES = 100
 START_LIMIT = 60.0
 LONGEST_LOG = 10 << 20
-SMALLEST_STATE = 1 << 20
-"""Bytes on disk without which a cluster does not come up."""
 
 
 # --- start -------------------------------------------------------------------------------------------------
@@ -99,16 +97,12 @@ def _check_counts(nodes: int | None, gpus: int | None, hollow: int | None, port:
 
 def _prepare_home(home: Path) -> Path:
     """Make KIT_HOME and its folders, private to this user, and prove that they can be written."""
-    probe = home / ".probe"
     try:
+        prove_writable(home)
         for folder in (home, home / "pki", home / "logs", home / "nodes"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)
-        probe.write_bytes(bytes(SMALLEST_STATE))
-        probe.unlink(missing_ok=True)  # another `kit up` at the same time may have taken it away
     except OSError as error:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
         raise ClusterError(
             f"can't write to {home} ({error.strerror}): "
             "free some space, mend its rights, or set KIT_HOME to another folder"
@@ -414,7 +408,7 @@ def _purge(home: Path) -> None:
     """Remove what the kit wrote in KIT_HOME, and the folder itself when nothing else is in it."""
     for name in ("pki", "logs", "nodes", "volumes", "train"):
         shutil.rmtree(home / name, ignore_errors=True)
-    for pattern in ("cluster.json*", "kubeconfig*", "state.db*", "supervisor.sock", "lock", ".probe"):
+    for pattern in ("cluster.json*", "kubeconfig*", "state.db*", "supervisor.sock", "lock"):
         for path in home.glob(pattern):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kitlib.errors import KitError
+from kitlib.home import prove_writable
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def check_folder(out: Path) -> None:
-    """Make a folder of results and write a MiB into it, so that a place that takes none is told before the work.
+    """Make a folder of results, and tell of a place that takes none before the work.
 
     Raises:
         KitError: The place is full, forbidden or no folder.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out) as probe:
-            probe.write(bytes(2**20))
+        prove_writable(out)
     except OSError as error:
         raise KitError(f"--out {out}: {error.strerror}. Name a folder that can be written and has room.") from error
 
