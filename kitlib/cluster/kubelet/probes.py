@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -89,8 +88,7 @@ async def http_get(handler: Object, target: Target, timeout: float) -> tuple[boo
     headers.update({item["name"]: item["value"] for item in handler.get("httpHeaders") or []})
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session:
-            context = _unverified() if scheme == "https" else False
-            async with session.get(url, headers=headers, ssl=context, allow_redirects=False) as response:
+            async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
                 await response.content.read(BODY_LIMIT)
                 good = 200 <= response.status < 400
                 return good, "" if good else f"HTTP probe failed with statuscode: {response.status}"
@@ -100,12 +98,6 @@ async def http_get(handler: Object, target: Target, timeout: float) -> tuple[boo
         return False, f'Get "{url}": dial tcp {host}:{port}: connect: connection refused'
     except aiohttp.ClientError:
         return False, f'Get "{url}": EOF'
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 async def _connect(host: str, port: int, timeout: float) -> tuple[bool, str]:

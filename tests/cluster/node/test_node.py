@@ -246,6 +246,14 @@ async def test_an_http_probe_reaches_the_pod(node: Node) -> None:
     await node.ready("web")
 
 
+async def test_an_https_probe_trusts_any_certificate(node: Node) -> None:
+    (server,) = (socket for one in node.api._servers for socket in one.sockets)
+    host, port = server.getsockname()
+    probe = {"httpGet": {"path": "/version", "host": host, "port": port, "scheme": "HTTPS"}}
+    await node.create("web", "sleep 1000", readinessProbe=probe)
+    await node.ready("web")
+
+
 async def test_a_failing_liveness_probe_restarts_the_container(node: Node) -> None:
     probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 1}
     await node.create("sick", "exec sleep 1000", livenessProbe=probe, pod={"restartPolicy": "Always"})
