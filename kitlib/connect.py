@@ -58,12 +58,16 @@ def connect(chapter: str, *, context: str | None = None, confirm: str | None = N
         KitError: The cluster cannot be used; the message says why and what mends it.
     """
     refuse_windows()
+    _show_errors_in_short()
     from kitlib import session
 
+    _leave_a_deleted_folder()
     _use_loopback_directly()
     _put_programs_on_path()
     engine, source = _choose(context, confirm)
     cluster = session.open_cluster(engine, source, slug(chapter), learner())
+    for earlier in _current:
+        cluster.take_over(earlier)
     _current[:] = [cluster]
     _register_magics()
     print(cluster.describe())
@@ -274,6 +278,14 @@ def _kubeconfig(name: str, cluster: dict[str, Any], user: dict[str, Any], namesp
     }
 
 
+def _leave_a_deleted_folder() -> None:
+    """Go to a folder that exists: another notebook's clean-up, or `kit down --purge`, may have taken the chapter's."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir(Path.home())
+
+
 def _use_loopback_directly() -> None:
     """Keep requests to this machine away from a proxy of the company or the classroom."""
     for key in ("NO_PROXY", "no_proxy"):
@@ -289,14 +301,25 @@ def _put_programs_on_path() -> None:
             os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
-def _register_magics() -> None:
-    """Give the notebook `%kubectl`, if this is one."""
+def _shell() -> Any:
+    """Return the IPython shell that this runs in, or None."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if shell is not None:
-        from kitlib import kubectl, transport
+    return ipython.get_ipython() if ipython else None
+
+
+def _show_errors_in_short() -> None:
+    """Let the notebook, if this is one, show what goes wrong in short, an interruption of `connect` among it."""
+    if shell := _shell():
+        from kitlib import transport
+
+        transport.show_and_go_on(shell)
+
+
+def _register_magics() -> None:
+    """Give the notebook `%kubectl`, if this is one; not before there is a cluster that it talks to."""
+    if shell := _shell():
+        from kitlib import kubectl
 
         kubectl.register(shell)
-        transport.show_and_go_on(shell)
         if hasattr(shell, "kernel"):
             shell.display_pub.publish({"text/html": WIDE_TABLES, "text/plain": ""})

@@ -288,8 +288,9 @@ MENDS = {
     r"already exists|AlreadyExists": "It is there from before: go on with it, or `%kubectl delete` it first.",
     r'namespaces "[^"]+" not found': "The chapter's namespace is gone: the set-up cell makes it again.",
     r'"kubernetes-bootcamp" not found': "A cell further up makes it, or the set-up cell does.",
+    r"array index out of bounds": "None of these is there (yet): the cell that makes them goes first.",
     r"yaml: line": "Look there and just above for a tab, a missing colon, or an indentation out of line.",
-    r'the path "[^"]+" does not exist': "The cell that writes this file has not run since the last clean-up.",
+    r'the path "[^"]+" does not exist|reading .*no such': "The cell that writes it has not run since the clean-up.",
     r"unknown field": "That name is misspelt or stands under the wrong parent: `%kubectl explain` has them all.",
     r"is immutable|only be modified in tandem": "It cannot change any more: `%kubectl delete` the object, then apply.",
 }  # fmt: skip
@@ -357,7 +358,11 @@ class Background:
             start_new_session=True,
         )
         running.append(self)
-        self.port = self._await_port(re.compile(pattern.encode()), wait)
+        try:
+            self.port = self._await_port(re.compile(pattern.encode()), wait)
+        except BaseException:
+            self.stop()
+            raise
         self.url = f"http://127.0.0.1:{self.port}"
 
     def _await_port(self, pattern: re.Pattern[bytes], wait: float) -> int:
@@ -374,7 +379,6 @@ class Background:
                     return int(match[1])
                 if not chunk:
                     break
-        self.stop()
         reason = said.decode(errors="replace").strip() or f"no answer in {wait:g} s"
         raise KubectlError(f"kubectl {shlex.join(self._words)} did not start: {with_mend(reason)}")
 

@@ -60,6 +60,7 @@ class Cluster:
         self._source = source
         self._started_in = os.getcwd()
         self._on_clean_up: list[Callable[[], None]] = []
+        self._after_clean_up: list[Callable[[], None]] = []
         with self.errors():
             self.api = connect_client(source)
 
@@ -261,26 +262,37 @@ class Cluster:
         self.on_clean_up(end)
         return process
 
-    def on_clean_up(self, action: Callable[[], None]) -> None:
-        """Let `clean_up` call `action` first, for whatever else the notebook started."""
-        self._on_clean_up.append(action)
+    def on_clean_up(self, action: Callable[[], None], *, last: bool = False) -> None:
+        """Let `clean_up` call `action`, for whatever else the notebook started.
+
+        Args:
+            action: What ends it.
+            last: Whether it is called after the deletion, not before.
+        """
+        (self._after_clean_up if last else self._on_clean_up).append(action)
+
+    def take_over(self, earlier: Cluster) -> None:
+        """Clean up also what was started before the set-up cell ran again, and go back to where that began."""
+        self._started_in = earlier._started_in
+        self._on_clean_up += earlier._on_clean_up
+        self._after_clean_up += earlier._after_clean_up
 
     def clean_up(self) -> None:
         """Stop what the notebook started in the background and delete what it made on the cluster.
 
         Safe at any moment and as often as you like; says in one line what it did, or why it could not.
         """
-        actions, self._on_clean_up = self._on_clean_up, []
-        for action in [*actions, kubectl.stop_all]:
-            with contextlib.suppress(Exception):
-                action()
+        _call_all(self._on_clean_up)
+        _call_all([kubectl.stop_all])
         self._delete_folders()
         try:
             with self.errors():
                 done = self._delete_namespace() if self.owns_namespace else self._delete_objects()
-            print(f"Cleaned up: {done}; nothing runs in the background.")
+            said = f"Cleaned up: {done}; nothing runs in the background."
         except KitError as error:
-            print(f"Not cleaned up: {error}")
+            said = f"Not cleaned up: {error}"
+        _call_all(self._after_clean_up)
+        print(said)
 
     def _delete_folders(self) -> None:
         folder = kit_home() / "files" / self.namespace
@@ -432,6 +444,13 @@ class Cluster:
     def __repr__(self) -> str:
         """Return a short name for the cluster and the namespace."""
         return f"<Cluster {self.context}, namespace {self.namespace}>"
+
+
+def _call_all(actions: list[Callable[[], None]]) -> None:
+    """Call each action once, and go on after one that fails; an interruption leaves the rest for another time."""
+    while actions:
+        with contextlib.suppress(Exception):
+            actions.pop(0)()
 
 
 def open_cluster(engine: str, source: dict[str, Any], chapter: str, learner: str) -> Cluster:

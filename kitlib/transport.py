@@ -35,6 +35,8 @@ UNKNOWN = (
     "A slip of the pen, or a cell above has not run. After a restart of the kernel, run the two cells at the top, the "
     "values and the set-up, then go on from the heading of your section."
 )
+NO_FILE = "The cell that writes it has not run since the last clean-up, or the name is misspelt."
+TOO_SHORT = "The list has no such place: what it lists is not there (yet). The cell above that makes it goes first."
 NO_PYTHON = (
     "This is a command, not Python: in a notebook it begins with a sign, as in `%kubectl get pods` or `!kit status`."
 )
@@ -198,6 +200,8 @@ def show_and_go_on(shell: Any) -> None:
             return
         if isinstance(error, urllib3.exceptions.ProtocolError):
             _show_in_short(error, f"the connection broke in the middle of an answer. {GONE}")
+        elif isinstance(error, FileNotFoundError):
+            _show_in_short(error, f"{error}. {NO_FILE}")
         elif isinstance(error, KeyboardInterrupt) and not hasattr(error, "_render_traceback_"):
             _show_in_short(error, INTERRUPTED)
         if isinstance(error, SyntaxError):
@@ -209,12 +213,14 @@ def show_and_go_on(shell: Any) -> None:
 
     forgiving.forgives = True  # type: ignore[attr-defined]
     shell.run_code = forgiving
-    own = (NotAllowed, urllib3.exceptions.ProtocolError, KeyboardInterrupt, NameError, SyntaxError)
-    shell.set_custom_exc(own, handler)
+    short = (NotAllowed, urllib3.exceptions.ProtocolError, KeyboardInterrupt, FileNotFoundError)
+    shell.set_custom_exc((*short, NameError, SyntaxError, IndexError), handler)
 
 
 def _advice(error: BaseException) -> str:
     """Return what there is to say after the usual slips of somebody who is new to notebooks."""
     if isinstance(error, SyntaxError):
         return NO_PYTHON if re.match(r"\s*\$?\s*(kubectl|kit)\s", error.text or "") else ""
+    if isinstance(error, IndexError):
+        return TOO_SHORT
     return UNKNOWN if isinstance(error, NameError) else ""

@@ -6,6 +6,7 @@ import base64
 import http.server
 import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import EmbeddedCluster, eventually
+from IPython.core.interactiveshell import InteractiveShell
 from kubernetes import client
 
 import kitlib
@@ -358,12 +360,61 @@ def test_clean_up_may_be_called_at_any_moment(
     os.chdir(made.folder)
     proxy = kubectl.proxy(port=0)
     program = made.background(sys.executable, "-c", "import time; time.sleep(600)", log=tmp_path / "log")
+    made = kitlib.connect("out")  # the set-up cell once more
     made.clean_up()
     made.clean_up()
     assert not proxy.alive and program.poll() is not None
     assert not (embedded.home / "files" / made.namespace).exists() and not checkpoints.exists()
     assert Path.cwd().exists()
     assert capsys.readouterr().out.count("Cleaned up: namespace kit-out is gone") == 2
+
+
+def test_a_folder_that_somebody_deleted_is_left(
+    embedded: EmbeddedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = kitlib.connect("gone")
+    os.chdir(made.folder)
+    shutil.rmtree(made.folder)
+    kitlib.connect("gone").clean_up()
+    assert Path.cwd().exists()
+
+
+def test_a_clean_up_that_is_interrupted_goes_on_the_next_time(
+    kernel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Cluster("context", connecting.single_context(kubeconfig("https://127.0.0.1:1", "lab"), "lab"))
+    said: list[str] = []
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made, "_delete_objects", lambda: said.append("deleted") or "all")
+    for action in (interrupted, lambda: 1 / 0, lambda: said.append("first")):
+        made.on_clean_up(action)
+    made.on_clean_up(lambda: said.append("last"), last=True)
+    with pytest.raises(KeyboardInterrupt):
+        made.clean_up()
+    assert said == []
+    made.clean_up()
+    assert said == ["first", "deleted", "last"]
+
+
+def test_an_interrupted_connect_is_shown_in_short(
+    kernel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = InteractiveShell.instance()
+    try:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(connecting, "_choose", interrupted)
+        assert not shell.run_cell("import kitlib\nkitlib.connect('00')").success
+        shown = capsys.readouterr().out.strip().splitlines()
+        assert shown[0] == "----> 2 kitlib.connect('00')" and "you interrupted" in shown[1] and len(shown) == 2
+    finally:
+        InteractiveShell.clear_instance()
 
 
 def test_clean_up_without_a_cluster_is_a_sentence(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:

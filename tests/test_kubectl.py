@@ -289,6 +289,19 @@ def test_a_port_forward_that_fails_says_why(fake: Path) -> None:
     assert not kubectl.running
 
 
+def test_an_interrupt_before_the_port_is_known_leaves_nothing(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def interrupted(background: kubectl.Background, *_: object) -> int:
+        begun.append(background)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kubectl.Background, "_await_port", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kubectl.proxy(port=0)
+    assert not begun[0].alive and not kubectl.running
+
+
 def test_a_talkative_command_is_not_blocked(fake: Path) -> None:
     with kubectl.port_forward("service/web", 8080) as port:
         assert port == 45679
@@ -366,6 +379,8 @@ def test_the_real_kubectl_talks_to_the_cluster(cluster: EmbeddedCluster, monkeyp
         ('strict decoding error: unknown field "spec.template.spec.restartPolice"', "misspelt"),
         ("Deployment is invalid: spec.selector: Invalid value: {}: field is immutable", "`%kubectl delete` the object"),
         ('the path "kubernetes.yaml" does not exist', "cell that writes"),
+        ("error: error reading /home/a/train.py: no such file or directory", "cell that writes"),
+        ('error executing jsonpath "{.items[0].a}": array index out of bounds: index 0, length 0', "goes first"),
         ('Error from server (NotFound): pods "web" not found', ""),
         ('Error from server (NotFound): deployments.apps "kubernetes-bootcamp" not found', "set-up cell"),
         ("error dialing backend: dial tcp 127.1.0.1:10250: connect: connection refused", "start_node"),

@@ -101,11 +101,24 @@ def test_a_watch_that_breaks_is_shown_in_short_and_fails_the_cell(capsys: pytest
         InteractiveShell.clear_instance()
 
 
+def test_a_file_that_is_not_there_is_the_learners_line_and_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell.instance()
+    try:
+        transport.show_and_go_on(shell)
+        assert not shell.run_cell("from pathlib import Path\nPath('no.yaml').read_text()").success
+        shown = capsys.readouterr().out.strip().splitlines()
+        assert shown[0] == "----> 2 Path('no.yaml').read_text()"
+        assert "'no.yaml'. The cell that writes it" in shown[1] and len(shown) == 2
+    finally:
+        InteractiveShell.clear_instance()
+
+
 @pytest.mark.parametrize(
     ("cell", "shown", "advice"),
     [
         ("raise KeyboardInterrupt", ["----> 1 raise KeyboardInterrupt", "KeyboardInterrupt: you interrupted"], ""),
         ("x = fast", ["NameError"], "the values and the set-up"),
+        ("[][0]", ["IndexError"], "goes first"),
         ("kubectl get pods", ["SyntaxError"], "%kubectl"),
         ("if True print(1)", ["SyntaxError"], ""),
     ],

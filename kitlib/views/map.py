@@ -7,6 +7,7 @@ Without a front end `print(map.text())` says the same.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -18,9 +19,11 @@ from typing import Any
 
 import anywidget
 import traitlets
+from IPython import get_ipython
 from kubernetes import client
 from urllib3.exceptions import HTTPError
 
+from kitlib.connect import current
 from kitlib.errors import KitError
 from kitlib.views import access, records
 from kitlib.views.scene import scene, text
@@ -34,6 +37,8 @@ SYNC_SECONDS = 15.0
 QUIET_SECONDS = 0.12
 """Changes are gathered this long before they are drawn: a rollout is a burst of them."""
 
+STOPPED = "this map no longer follows the cluster: run its cell again"
+
 DONE = {"kill": "done; nobody tells the cluster, which learns of it by the silence in some seconds", "start": "done"}
 """What there is to say after a button of a node: one that was powered off is called Ready for a while."""
 
@@ -43,7 +48,7 @@ Json = dict[str, Any]
 
 
 class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
-    """A picture of the cluster that follows it until the kernel ends or `close()` is called.
+    """A picture of the cluster that follows it until its cell runs again, the clean-up, or the kernel's end.
 
     Attributes:
         scene: What is drawn at the moment, as plain data.
@@ -62,7 +67,7 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         super().__init__(services=services)
         self._api, self._namespace = api, namespace
         self._node_action = node_action
-        self._notice = ""
+        self._notice, self._stopped = "", ""
         self._dirty, self._closed = threading.Event(), threading.Event()
         self._followers: dict[str, Follower] = {}
         self._follow_all(services)
@@ -76,14 +81,23 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
         """Return the map as plain text."""
         return text(self._scene())
 
+    def stop(self) -> None:
+        """Stop following the cluster; the last picture stays and says so."""
+        if not self._closed.is_set():
+            self._stopped = STOPPED
+            self._end()
+            self._show(self._scene())
+
     def close(self) -> None:
         """Stop following the cluster and take the picture away."""
-        if not self._closed.is_set():
-            self._closed.set()
-            self._dirty.set()
-            for follower in list(self._followers.values()):
-                follower.stop()
+        self._end()
         super().close()
+
+    def _end(self) -> None:
+        self._closed.set()
+        self._dirty.set()
+        for follower in list(self._followers.values()):
+            follower.stop()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -131,11 +145,12 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
             **drawn,
             "title": f"cluster map, {place}",
             "problems": [
-                f"{problem}; this is what was known last" if problem == NO_ANSWER else problem for problem in problems
+                f"{problem}; this is what was known last" if problem == NO_ANSWER else problem
+                for problem in [*problems, *filter(None, [self._stopped])]
             ],
-            "stale": NO_ANSWER in problems,
+            "stale": NO_ANSWER in problems or bool(self._stopped),
             "notice": self._notice,
-            "canActOnNodes": self._node_action is not None,
+            "canActOnNodes": self._node_action is not None and not self._stopped,
             "manyNamespaces": self._namespace == "*",
         }
 
@@ -176,12 +191,14 @@ class ClusterMap(anywidget.AnyWidget):  # type: ignore[misc]
 
 
 def _on_message(widget: ClusterMap, content: Json, _: Any) -> None:
-    if content.get("do") in ("delete", "kill", "start") and content.get("name"):
+    if content.get("do") in ("delete", "kill", "start") and content.get("name") and not widget._stopped:
         threading.Thread(target=widget._act, args=(content,), daemon=True).start()
 
 
 def _on_services(change: Json) -> None:
     widget: ClusterMap = change["owner"]
+    if widget._stopped:
+        return
     if change["new"]:
         widget._follow_all(services=True)
         return
@@ -236,4 +253,27 @@ def cluster_map(
         raise KitError(f"The API server {api.configuration.host} does not answer. {START}") from error
     action = node_action or (kit_node if embedded else None)
     where = namespace or access.current_namespace()
-    return ClusterMap(api, where, services=services, node_action=action)
+    widget = ClusterMap(api, where, services=services, node_action=action)
+    _stop_those_before(widget)
+    with contextlib.suppress(KitError):  # a map without `kitlib.connect` ends with the kernel
+        current().on_clean_up(widget.stop, last=True)
+    return widget
+
+
+_of_cells: dict[str, tuple[str, list[ClusterMap]]] = {}
+"""The maps that each cell made when it ran last, and which run that was."""
+
+
+def _stop_those_before(widget: ClusterMap) -> None:
+    """Stop the maps that this cell made when it ran before: nobody sees them any more, and each is some watches."""
+    shell = get_ipython()
+    parent = getattr(shell, "parent_header", None) or {}
+    cell, run = parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id", "")
+    if not cell:
+        return
+    earlier, maps = _of_cells.get(cell, (run, []))
+    if earlier != run:
+        for old in maps:
+            old.stop()
+        maps = []
+    _of_cells[cell] = run, [*maps, widget]

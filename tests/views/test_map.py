@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -134,6 +136,34 @@ def test_closing_ends_every_thread(api: FakeAPI) -> None:
     widget.close()
     names = ("watch-", "cluster-map")
     until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith(names)])
+
+
+def threads_of_maps() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith(("watch-", "cluster-map"))]
+
+
+def test_a_cell_that_runs_again_stops_the_maps_that_it_made(api: FakeAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(threads_of_maps())
+    shell = SimpleNamespace(parent_header={"metadata": {"cellId": "a"}, "header": {"msg_id": "first"}})
+    monkeypatch.setattr(sys.modules["kitlib.views.map"], "get_ipython", lambda: shell)
+    first = [cluster_map("default", api_client=api.api_client) for _ in range(2)]
+    assert not any(widget.scene["stale"] for widget in first)
+    shell.parent_header = {"metadata": {"cellId": "b"}, "header": {"msg_id": "second"}}
+    other = cluster_map("default", api_client=api.api_client)
+    shell.parent_header = {"metadata": {"cellId": "a"}, "header": {"msg_id": "third"}}
+    third = cluster_map("default", api_client=api.api_client)
+    assert [widget.scene["stale"] for widget in (*first, other, third)] == [True, True, False, False]
+    until(lambda: len(threads_of_maps()) == before + 8)
+    other.close()
+    third.close()
+
+
+def test_a_map_that_was_stopped_keeps_its_picture_and_says_so(drawn: ClusterMap) -> None:
+    drawn.stop()
+    drawn.services = True
+    drawn._handle_custom_msg({"do": "delete", "name": "web-1", "namespace": "default"}, [])
+    assert "[R] web-1" in drawn.text() and "! this map no longer follows the cluster" in drawn.text()
+    assert "services" not in drawn._followers and drawn.scene["notice"] == ""
 
 
 def test_no_answer_is_one_clear_line() -> None:
