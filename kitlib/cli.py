@@ -52,6 +52,10 @@ def main() -> None:
 
 def _run() -> NoReturn:
     try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise KitError("the folder you are in does not exist any more: `cd` into one that does") from error
+    try:
         sys.exit(kit.main(prog_name="kit", standalone_mode=False) or 0)
     finally:
         if sys.stdout is not None:

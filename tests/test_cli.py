@@ -73,6 +73,13 @@ def test_bad_arguments_are_one_line_and_start_nothing(
     assert_one_line(nothing_started.kit(*arguments, code=2), *words)
 
 
+def test_in_a_folder_that_was_deleted_it_says_so(tmp_path: Path) -> None:
+    script = f'mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec "$@"'
+    done = subprocess.run(["/bin/sh", "-c", script, "sh", *KIT, "status"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert_one_line(done, "the folder you are in", "`cd`")
+
+
 @pytest.mark.parametrize("command", ["doctor", "clean", "train", "run"])
 @pytest.mark.parametrize("choice", ["minikube", "context:"])
 def test_a_choice_that_is_none_is_refused_by_every_command(
