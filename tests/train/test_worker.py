@@ -129,20 +129,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(ranks: Start) -> N
     assert rec.attempts(run.records())[-1]["resumed_from"] == 8
 
 
-def test_a_checkpoint_of_something_else_ends_the_run_with_64_and_stays_as_it_was(ranks: Start) -> None:
+@pytest.mark.parametrize("kind", sorted(thorough({"parts"}, {"schema", "list"})))
+def test_a_checkpoint_of_something_else_ends_the_run_with_64_and_stays_as_it_was(ranks: Start, kind: str) -> None:
     run = ranks(1, "--steps", "4", "--checkpoints", "checkpoints")
     assert run.wait() == [0]
     own, flags = run.folder / "checkpoints" / "step-00000004.pt", run.flags
-    foreign = {"schema": 99}, [1, 2, 3], {**torch.load(own, weights_only=True), "model": {}}
+    parts = {**torch.load(own, weights_only=True), "model": {}}
+    foreign = {"schema": {"schema": 99}, "list": [1, 2, 3], "parts": parts}[kind]
     run.flags = [*flags, "--n-head", "2"]
     assert run.start().wait() == [64]
     assert f"{own.relative_to(run.folder)} holds another model (n_head 4 there and 2 here)" in run.text(0)
     run.flags = flags
-    for state in foreign:
-        torch.save(state, own)
-        before = own.read_bytes()
-        assert run.start().wait() == [64]
-        assert "give another folder" in run.text(0).splitlines()[-1] and own.read_bytes() == before
+    torch.save(foreign, own)
+    before = own.read_bytes()
+    assert run.start().wait() == [64]
+    assert "give another folder" in run.text(0).splitlines()[-1] and own.read_bytes() == before
 
 
 def test_a_full_disk_costs_no_step_and_leaves_no_half_file(ranks: Start) -> None:
