@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -102,7 +103,7 @@ def up(nodes: int | None, gpus: int | None, hollow: int | None, port: int | None
         return
     print(f"{'started' if state['started'] else 'already running'}: Kubernetes {state['version']} at {state['server']}")
     _print_nodes(state["nodes"])
-    print(f"to use it:  export KUBECONFIG={state['kubeconfig']}")
+    print(f"to use it:  export KUBECONFIG={shlex.quote(state['kubeconfig'])}")
 
 
 def _print_nodes(nodes: list[dict[str, Any]]) -> None:

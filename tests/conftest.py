@@ -49,7 +49,7 @@ def make_home(user_home: Path) -> Iterator[Callable[[], EmbeddedCluster]]:
     made: list[EmbeddedCluster] = []
 
     def make() -> EmbeddedCluster:
-        home = Path(tempfile.mkdtemp(prefix="kit-test-"))
+        home = Path(tempfile.mkdtemp(prefix="kit test "))  # the user's state folder of macOS has a space, too
         made.append(EmbeddedCluster(home, environment(home, user_home)))
         return made[-1]
 

@@ -66,6 +66,12 @@ def listening(cluster: EmbeddedCluster) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+def test_the_line_that_up_prints_can_be_pasted_into_a_shell(cluster: EmbeddedCluster) -> None:
+    line = cluster.kit("up").stdout.partition("to use it:")[2]
+    pasted = subprocess.run(["sh"], input=f'{line}\nprintf %s "$KUBECONFIG"', capture_output=True, text=True, env={})
+    assert pasted.stdout == cluster.env["KUBECONFIG"]
+
+
 def test_down_leaves_no_process_no_port_and_no_file(own_cluster: EmbeddedCluster) -> None:
     before = set(Path("/tmp").iterdir()) | set(Path("/dev/shm").iterdir())
     own_cluster.kit("up")
