@@ -23,6 +23,7 @@ import click
 from kitlib.cluster import local
 from kitlib.connect import choice
 from kitlib.errors import KitError
+from kitlib.home import working_directory_is_gone
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else there.")
 keep = click.option("--keep", is_flag=True, help="Stop no cluster and remove nothing at the end.")
@@ -52,10 +53,8 @@ def main() -> None:
 
 
 def _run() -> NoReturn:
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise KitError("the folder you are in does not exist any more: `cd` into one that does") from error
+    if working_directory_is_gone():
+        raise KitError("the folder you are in does not exist any more: `cd` into one that does")
     try:
         sys.exit(kit.main(prog_name="kit", standalone_mode=False) or 0)
     finally:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kitlib.errors import KitError, refuse_windows
-from kitlib.home import kit_home
+from kitlib.home import kit_home, working_directory_is_gone
 
 if TYPE_CHECKING:
     from kitlib.session import Cluster
@@ -61,7 +61,8 @@ def connect(chapter: str, *, context: str | None = None, confirm: str | None = N
     _show_errors_in_short()
     from kitlib import session
 
-    _leave_a_deleted_folder()
+    if working_directory_is_gone():  # with another notebook's clean-up, or with `kit down --purge`
+        os.chdir(Path.home())
     _use_loopback_directly()
     _put_programs_on_path()
     engine, source = _choose(context, confirm)
@@ -276,14 +277,6 @@ def _kubeconfig(name: str, cluster: dict[str, Any], user: dict[str, Any], namesp
         "users": [{"name": name, "user": user}],
         "contexts": [{"name": name, "context": context}],
     }
-
-
-def _leave_a_deleted_folder() -> None:
-    """Go to a folder that exists: another notebook's clean-up, or `kit down --purge`, may have taken the chapter's."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        os.chdir(Path.home())
 
 
 def _use_loopback_directly() -> None:

@@ -26,6 +26,15 @@ def kit_home() -> Path:
         raise KitError("you have no home folder here: set KIT_HOME to a folder of yours") from error
 
 
+def working_directory_is_gone() -> bool:
+    """Return whether somebody deleted the folder that this process works in."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def prove_writable(folder: Path) -> None:
     """Make a folder and write a file of `ROOM` bytes into it that is gone at once.
 

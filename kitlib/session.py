@@ -61,6 +61,7 @@ class Cluster:
         self._started_in = os.getcwd()
         self._on_clean_up: list[Callable[[], None]] = []
         self._after_clean_up: list[Callable[[], None]] = []
+        self._programs: dict[Path, Callable[[], None]] = {}
         with self.errors():
             self.api = connect_client(source)
 
@@ -239,6 +240,8 @@ class Cluster:
     def background(self, *command: str, log: str | Path) -> subprocess.Popen[bytes]:
         """Start a program that ends with `clean_up`, or with the notebook's kernel if that comes first.
 
+        It takes the place of an earlier one with the same log, so that a cell may run twice.
+
         Args:
             *command: The program and its arguments.
             log: File for what it prints.
@@ -246,7 +249,9 @@ class Cluster:
         Returns:
             The process; `terminate()` ends it earlier.
         """
-        with open(log, "ab") as output:
+        place = Path(log).absolute()
+        self._programs.pop(place, lambda: None)()
+        with open(place, "ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kitlib.guard", *command],
                 stdin=subprocess.PIPE,
@@ -259,7 +264,7 @@ class Cluster:
             process.terminate()
             process.wait(10)
 
-        self.on_clean_up(end)
+        self._programs[place] = end
         return process
 
     def on_clean_up(self, action: Callable[[], None], *, last: bool = False) -> None:
@@ -274,6 +279,7 @@ class Cluster:
     def take_over(self, earlier: Cluster) -> None:
         """Clean up also what was started before the set-up cell ran again, and go back to where that began."""
         self._started_in = earlier._started_in
+        self._programs |= earlier._programs
         self._on_clean_up += earlier._on_clean_up
         self._after_clean_up += earlier._after_clean_up
 
@@ -283,7 +289,7 @@ class Cluster:
         Safe at any moment and as often as you like; says in one line what it did, or why it could not.
         """
         _call_all(self._on_clean_up)
-        _call_all([kubectl.stop_all])
+        _call_all([*self._programs.values(), kubectl.stop_all])
         self._delete_folders()
         try:
             with self.errors():

@@ -20,6 +20,8 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from kitlib.home import working_directory_is_gone
+
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a second try is nothing to read about
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,6 +38,7 @@ UNKNOWN = (
     "values and the set-up, then go on from the heading of your section."
 )
 NO_FILE = "The cell that writes it has not run since the last clean-up, or the name is misspelt."
+NO_FOLDER = "The chapter's folder is gone: the set-up cell makes it again."
 TOO_SHORT = "The list has no such place: what it lists is not there (yet). The cell above that makes it goes first."
 NO_PYTHON = (
     "This is a command, not Python: in a notebook it begins with a sign, as in `%kubectl get pods` or `!kit status`."
@@ -201,7 +204,7 @@ def show_and_go_on(shell: Any) -> None:
         if isinstance(error, urllib3.exceptions.ProtocolError):
             _show_in_short(error, f"the connection broke in the middle of an answer. {GONE}")
         elif isinstance(error, FileNotFoundError):
-            _show_in_short(error, f"{error}. {NO_FILE}")
+            _show_in_short(error, f"{error}. {NO_FOLDER if working_directory_is_gone() else NO_FILE}")
         elif isinstance(error, KeyboardInterrupt) and not hasattr(error, "_render_traceback_"):
             _show_in_short(error, INTERRUPTED)
         if isinstance(error, SyntaxError):

@@ -359,11 +359,15 @@ def test_clean_up_may_be_called_at_any_moment(
     checkpoints.mkdir(parents=True)
     os.chdir(made.folder)
     proxy = kubectl.proxy(port=0)
-    program = made.background(sys.executable, "-c", "import time; time.sleep(600)", log=tmp_path / "log")
+    sleeping = sys.executable, "-c", "import time; time.sleep(600)"
+    program = made.background(*sleeping, log=tmp_path / "log")
+    beside = made.background(*sleeping, log=tmp_path / "other log")
     made = kitlib.connect("out")  # the set-up cell once more
+    again = made.background(*sleeping, log=tmp_path / "log")
+    assert program.poll() is not None and beside.poll() is None
     made.clean_up()
     made.clean_up()
-    assert not proxy.alive and program.poll() is not None
+    assert not proxy.alive and again.poll() is not None and beside.poll() is not None
     assert not (embedded.home / "files" / made.namespace).exists() and not checkpoints.exists()
     assert Path.cwd().exists()
     assert capsys.readouterr().out.count("Cleaned up: namespace kit-out is gone") == 2

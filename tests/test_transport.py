@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import urllib3
 from IPython.core.interactiveshell import InteractiveShell
@@ -101,7 +103,9 @@ def test_a_watch_that_breaks_is_shown_in_short_and_fails_the_cell(capsys: pytest
         InteractiveShell.clear_instance()
 
 
-def test_a_file_that_is_not_there_is_the_learners_line_and_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_there_is_the_learners_line_and_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shell = InteractiveShell.instance()
     try:
         transport.show_and_go_on(shell)
@@ -109,6 +113,10 @@ def test_a_file_that_is_not_there_is_the_learners_line_and_one_sentence(capsys: 
         shown = capsys.readouterr().out.strip().splitlines()
         assert shown[0] == "----> 2 Path('no.yaml').read_text()"
         assert "'no.yaml'. The cell that writes it" in shown[1] and len(shown) == 2
+        monkeypatch.chdir(tmp_path)
+        tmp_path.rmdir()
+        shell.run_cell("open('new.yaml', 'w')")
+        assert "'new.yaml'. The chapter's folder is gone: the set-up cell" in capsys.readouterr().out
     finally:
         InteractiveShell.clear_instance()
 

@@ -27,7 +27,7 @@ from kitlib.connect import current
 from kitlib.errors import KitError
 from kitlib.views import access, records
 from kitlib.views.scene import scene, text
-from kitlib.views.watch import NO_ANSWER, Follower, words
+from kitlib.views.watch import NO_ANSWER, START, Follower, words
 
 NodeAction = Callable[[str, str], None]
 """Called with a verb (`kill` or `start`) and a node's name; raises to say why it cannot."""
@@ -41,8 +41,6 @@ STOPPED = "this map no longer follows the cluster: run its cell again"
 
 DONE = {"kill": "done; nobody tells the cluster, which learns of it by the silence in some seconds", "start": "done"}
 """What there is to say after a button of a node: one that was powered off is called Ready for a while."""
-
-START = "The set-up cell, or `kit up`, starts the embedded cluster again; KUBECONFIG may name another that runs."
 
 Json = dict[str, Any]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from kubernetes import client
 
+from kitlib.errors import KitError
 from kitlib.views import access
-from kitlib.views.watch import Follower
+from kitlib.views.watch import START, Follower
 
 
 class ScaleLog:
@@ -34,6 +35,7 @@ class ScaleLog:
             api_client: A `kubernetes.client.ApiClient`; by default one for the current kubeconfig.
         """
         api = client.AppsV1Api(api_client or access.api_client())
+        self._host = api.api_client.configuration.host
         call = partial(
             api.list_namespaced_deployment, namespace or access.current_namespace(),
             field_selector=f"metadata.name={deployment}",
@@ -43,10 +45,18 @@ class ScaleLog:
         self._follower = Follower("deployments", call, _replicas, self._sample)
 
     def __enter__(self) -> ScaleLog:
-        """Begin to record."""
+        """Begin to record.
+
+        Raises:
+            KitError: The Deployment cannot be read, or the API server does not answer.
+        """
         self._began = time.monotonic()
         self._follower.start()
-        self._follower.synced.wait(10)
+        while not self._follower.synced.wait(0.05) and not self._follower.problem:
+            pass
+        if self._follower.problem:
+            self._follower.stop()
+            raise KitError(f"{self._follower.problem} at {self._host}. {START}")
         return self
 
     def __exit__(

@@ -25,6 +25,7 @@ WATCH_SECONDS = 290
 """How long one watch lasts before the server ends it; kube-apiserver itself uses 300 to 600 s."""
 CONNECT_SECONDS = 5.0
 NO_ANSWER = "the API server does not answer"
+START = "The set-up cell, or `kit up`, starts the embedded cluster again; KUBECONFIG may name another that runs."
 FIRST_DELAY, LAST_DELAY = 0.25, 5.0
 
 

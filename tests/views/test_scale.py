@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kitlib import views
+import pytest
+
+from kitlib import KitError, views
 from views.fake_api import FakeAPI
 from views.waiting import until
 
@@ -26,3 +28,10 @@ def test_each_change_of_wanted_or_ready_is_noted_once() -> None:
             until(lambda: len(log.samples) > 2)
     assert [sample[1:] for sample in log.samples] == [(1, 1), (3, 1), (3, 3), (3, 3)]
     assert [sample[0] for sample in log.samples] == sorted(sample[0] for sample in log.samples)
+
+
+def test_without_a_server_there_is_nothing_to_record() -> None:
+    with FakeAPI() as server:
+        dead = server.api_client
+    with pytest.raises(KitError, match="kit up"), views.ScaleLog("web", "default", api_client=dead):
+        pass
