@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kubernetes.client import DiscoveryV1Api
@@ -18,15 +19,21 @@ def require(condition: object, missing: str) -> None:
         raise NotYet(missing)
 
 
-def number(answer: Any) -> int:
-    """Return a whole number, also one that came as text, such as what a command printed."""
-    given = answer.strip() if isinstance(answer, str) else answer
+def real(answer: Any, what: str = "a number") -> float:
+    """Return a number, whatever holds it: Python, numpy, torch, or a text such as a command printed."""
     try:
-        whole = int(given)
-        require(whole == float(given), f"The answer is a whole number, not {answer!r}.")
+        value = float(answer.strip() if isinstance(answer, str) else answer)
     except (TypeError, ValueError, OverflowError):
-        raise NotYet(f"The answer is a number, not {answer!r}.") from None
-    return whole
+        value = math.nan
+    require(math.isfinite(value), f"The answer is {what}, not {answer!r}.")
+    return value
+
+
+def number(answer: Any) -> int:
+    """Return a whole number."""
+    value = real(answer)
+    require(value == int(value), f"The answer is a whole number, not {answer!r}.")
+    return int(value)
 
 
 def text(answer: Any, what: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ WRONG: list[tuple[str, list[str], Any, str]] = [  # exercise, commands, answer, 
     ("09.1", [], [3, 1], "position"),
     ("09.2", [], 124e6 * 4, "size"),
     ("09.2", [], 7 / 4 * 124e6, "four bytes"),
-    ("09.1", [], [3, "x"], "ValueError"),
+    ("09.1", [], [3, "x"], "list of two numbers"),
+    ("09.1", [], "30", "list of two numbers"),
+    ("09.2", [], float("nan"), "number of bytes"),
     ("09.2", [], 868, "bytes"),
     ("09.3", [], lambda _: lambda samples, rank, world: samples[rank], "TypeError"),
     ("09.3", [], lambda _: lambda samples, rank, world: samples, "two ranks"),
@@ -168,6 +171,21 @@ def test_a_wrong_answer_is_not_yet_and_says_what_is_missing(
 def test_two_wrong_answers_or_more_are_tried_for_each_exercise() -> None:
     tried = [case[0] for case in WRONG]
     assert not [exercise.name for exercise in MINE if tried.count(exercise.name) < 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("05.3", " 6 "), ("05.3", np.int64(6)), ("09.1", ["3", 0]), ("09.2", Fraction(868_000_000)),
+     ("10.3", np.float32(85.7))],
+)  # fmt: skip
+def test_a_number_counts_whatever_holds_it(record: Path, name: str, answer: Any) -> None:
+    assert course.check(name, answer).correct
+
+
+@pytest.mark.parametrize(("answer", "word"), [(0.857, "Nearly"), (0.3, "Divide"), (-1, "Divide"), ("86 %", "percent")])
+def test_how_far_an_answer_in_percent_is_off(record: Path, answer: Any, word: str) -> None:
+    result = course.check("10.3", answer)
+    assert result.outcome == NOT_YET and word in result.text
 
 
 def test_once_correct_stays_correct(record: Path) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from kitlib.course.exercise import NotAttempted, exercise
-from kitlib.course.look import BOOTCAMP, deployment, endpoints, is_ready, pods, require, require_available, service
+from kitlib.course.look import (
+    BOOTCAMP,
+    deployment,
+    endpoints,
+    is_ready,
+    pods,
+    real,
+    require,
+    require_available,
+    service,
+)
 
 
 @exercise(
@@ -65,9 +75,9 @@ def lost_service(cluster: Any, answer: Any) -> str:
 )
 def replicas_for_load(cluster: Any, answer: Any) -> str:
     """250 requests a second at 60 for each Pod, and one Pod may fail: six."""
-    require(isinstance(answer, (int, float)), f"The answer is a number, not {answer!r}.")
-    require(answer != 5, "Five carry the load; but when one of them dies, four do not.")
-    require(answer == int(answer), f"{answer:.3g} Pods cannot be had: they are whole.")
-    require(answer >= 5, f"{answer:.3g} Pods answer {int(answer * 60)} requests a second at most.")
-    require(answer == 6, f"{answer} would do, but one fewer would too.")
+    given = real(answer)
+    require(given != 5, "Five carry the load; but when one of them dies, four do not.")
+    require(given == int(given), f"{given:.3g} Pods cannot be had: they are whole.")
+    require(given >= 5, f"{given:g} Pods answer {given * 60:g} requests a second at most.")
+    require(given == 6, f"{given:g} would do, but one fewer would too.")
     return "Five carry 250 requests a second, and a sixth may die at any time."

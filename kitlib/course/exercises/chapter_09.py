@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kitlib.course.exercise import NotAttempted, exercise
-from kitlib.course.look import require
+from kitlib.course.look import real, require
 
 
 @exercise(
@@ -24,11 +24,11 @@ from kitlib.course.look import require
 def mean_gradient(cluster: Any, answer: Any) -> str:
     """The mean of [3, -2], [1, 2], [5, 0], [3, 0] is [3, 0]."""
     answer = answer.tolist() if hasattr(answer, "tolist") else answer
-    require(isinstance(answer, Sequence) and len(answer) == 2, "The answer is a list of two numbers.")
-    require([float(x) for x in answer] != [12.0, 0.0], "That is the sum. DDP needs the mean.")
-    require(
-        [float(x) for x in answer] == [3.0, 0.0], f"It is not {list(answer)}: add up by position, then divide by 4."
-    )
+    listed = isinstance(answer, Sequence) and not isinstance(answer, (str, bytes)) and len(answer) == 2
+    require(listed, "The answer is a list of two numbers.")
+    given = [real(x, "a list of two numbers") for x in answer]
+    require(given != [12.0, 0.0], "That is the sum. DDP needs the mean.")
+    require(given == [3.0, 0.0], f"It is not {list(answer)}: add up by position, then divide by 4.")
     return "And it is the same on every rank, which is why all ranks stay equal."
 
 
@@ -45,14 +45,14 @@ def mean_gradient(cluster: Any, answer: Any) -> str:
 )
 def ring_bytes(cluster: Any, answer: Any) -> str:
     """124 million float32 numbers, 8 ranks: 868 MB."""
-    require(isinstance(answer, (int, float)), f"The answer is a number of bytes, not {answer!r}.")
+    given = real(answer, "a number of bytes")
     size, ranks = 124_000_000 * 4, 8
     right = 2 * (ranks - 1) / ranks * size
-    require(not math.isclose(answer, right / 4, rel_tol=0.01), "Each number has four bytes.")
-    require(not math.isclose(answer, right / 2, rel_tol=0.01), "That is one of the two phases.")
-    require(not math.isclose(answer, size, rel_tol=0.01), "That is the size of the gradients, not what is sent.")
-    require(not math.isclose(answer, right / 1e6, rel_tol=0.01), "The right number of megabytes: give it in bytes.")
-    require(math.isclose(answer, right, rel_tol=0.01), f"It is not {answer:,.0f}.")
+    require(not math.isclose(given, right / 4, rel_tol=0.01), "Each number has four bytes.")
+    require(not math.isclose(given, right / 2, rel_tol=0.01), "That is one of the two phases.")
+    require(not math.isclose(given, size, rel_tol=0.01), "That is the size of the gradients, not what is sent.")
+    require(not math.isclose(given, right / 1e6, rel_tol=0.01), "The right number of megabytes: give it in bytes.")
+    require(math.isclose(given, right, rel_tol=0.01), f"It is not {given:,.0f}.")
     return f"{right / 1e6:,.0f} MB in every step, nearly twice the gradients, however many ranks there are."
 
 

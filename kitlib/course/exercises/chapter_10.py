@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from kitlib.course.exercise import exercise
-from kitlib.course.look import number, pods, read, require
+from kitlib.course.look import number, pods, read, real, require
 
 
 @exercise(
@@ -63,7 +63,7 @@ def straggler(cluster: Any, answer: Any) -> str:
 )
 def efficiency(cluster: Any, answer: Any) -> str:
     """8 GPUs at 2.4 million tokens/s, one at 350 thousand: 85.7 %."""
-    require(isinstance(answer, (int, float)), f"The answer is a number of percent, not {answer!r}.")
-    require(answer > 1, "Nearly: give it in percent.")
-    require(abs(answer - 85.7) < 0.6, f"{answer:.4g} % it is not. Divide by what eight GPUs would do ideally.")
+    given = real(answer, "a number of percent")
+    require(abs(100 * given - 85.7) >= 0.6, "Nearly: give it in percent.")
+    require(abs(given - 85.7) < 0.6, f"{given:.4g} % it is not. Divide by what eight GPUs would do ideally.")
     return "About 86 %. The other 14 % are not lost to the network alone: part of them is the machine's."
