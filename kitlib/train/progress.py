@@ -135,7 +135,8 @@ class Notebook(Progress):
         """Show a line that stays."""
         self._kept.append(html.escape(line))
         text = "\n".join(self._kept[-40:])
-        self._lines.value = f'<pre style="font-size:12px;line-height:1.3;margin:0">{text}</pre>'
+        style = "font-size:12px;line-height:1.3;margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+        self._lines.value = f'<pre style="{style}">{text}</pre>'
 
     def draw(self, records: list[Record]) -> None:
         """Show the throughput so far."""

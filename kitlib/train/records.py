@@ -22,10 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from kitlib.errors import KitError
+
 MARK = "@kit "
 SCHEMA = 1
 
 Record = dict[str, Any]
+
+
+class NoRecordsError(KitError, ValueError):
+    """What is asked for has not been recorded (yet)."""
 
 
 class MixedRecordsError(ValueError):
@@ -76,11 +82,11 @@ def header(records: Iterable[Record]) -> Record:
     """Return the newest header.
 
     Raises:
-        ValueError: There is none: no rank has come to its first step yet.
+        NoRecordsError: There is none.
     """
     headers = of_kind(records, "header")
     if not headers:
-        raise ValueError("no records yet: no rank has come to its first step")
+        raise NoRecordsError("No records yet: no rank has come to its first step. `wait()` follows the run.")
     newest: Record = max(headers, key=lambda one: (one["attempt"], -one["rank"]))
     return newest
 
@@ -145,12 +151,12 @@ def largest_difference(one: Iterable[Record], other: Iterable[Record]) -> float:
     """Return the largest difference between two runs' losses over the steps that both have.
 
     Raises:
-        ValueError: The runs have no step in common.
+        NoRecordsError: The runs have no step in common.
     """
     left, right = loss_curve(one), loss_curve(other)
     common = left.keys() & right.keys()
     if not common:
-        raise ValueError("the two runs have no step in common")
+        raise NoRecordsError("The two runs have no step in common.")
     return max(abs(left[step] - right[step]) for step in common)
 
 
@@ -237,7 +243,7 @@ def metrics(records: Iterable[Record]) -> dict[str, Any]:
     """Return the numbers of a run, ready for JSON.
 
     Raises:
-        ValueError: No rank has come to its first step yet.
+        NoRecordsError: No rank has come to its first step yet.
         MixedRecordsError: The records mix simulated and real GPUs.
     """
     kept = list(records)

@@ -275,7 +275,7 @@ class Run:
         """Return the numbers of the run, ready for JSON (see `kitlib.train.records`).
 
         Raises:
-            ValueError: No rank has come to its first step yet.
+            KitError: No rank has come to its first step yet.
         """
         return rec.metrics(self.records())
 

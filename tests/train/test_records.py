@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kitlib import KitError
 from kitlib.train import records as rec
 
 from . import made
@@ -40,6 +41,11 @@ def test_steps_between_the_last_save_and_a_failure_count_as_lost() -> None:
 
 def test_a_run_with_too_few_steps_has_no_throughput_and_no_invented_one() -> None:
     assert rec.metrics(made.run(steps=2))["tokens_per_s"] is None
+
+
+def test_a_run_without_a_step_has_no_numbers_yet() -> None:
+    with pytest.raises(KitError, match="No records yet"):
+        rec.metrics([])
 
 
 def test_ranks_with_different_parameters_are_not_called_equal() -> None:
@@ -78,7 +84,7 @@ def test_a_communication_share_inside_the_control_has_no_number() -> None:
 
 
 def test_two_runs_without_a_common_step_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="no step in common"):
+    with pytest.raises(KitError, match="no step in common"):
         rec.largest_difference([made.step(1)], [made.step(2)])
 
 
