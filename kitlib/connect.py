@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PRODUCTION = r"(^|[^a-z])(prod|prd|production|live)([^a-z]|$)"
 """What names of contexts and clusters look like production; `KIT_PRODUCTION_PATTERN` says otherwise ("" is none)."""
-LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 WIDE_TABLES = """<style>
@@ -280,7 +279,9 @@ def _kubeconfig(name: str, cluster: dict[str, Any], user: dict[str, Any], namesp
 
 
 def _use_loopback_directly() -> None:
-    """Keep requests to this machine away from a proxy of the company or the classroom."""
+    """Keep requests to this machine away from a proxy, those of other programs too."""
+    from kitlib.transport import LOOPBACK
+
     for key in ("NO_PROXY", "no_proxy"):
         known = [part for part in os.environ.get(key, "").split(",") if part]
         os.environ[key] = ",".join(known + [name for name in LOOPBACK if name not in known])

@@ -1,8 +1,9 @@
 """The official client, made fit for a cluster that is far away and belongs to somebody else.
 
-Two things are added to it. Requests that the API server or something before it turns away for the moment (429, and
-502 to 504 where repeating is harmless) are repeated, as client-go does. And a right that the learner's account lacks
-outside its own namespace becomes `NotAllowed`, which explains itself and ends a cell, not the notebook.
+Three things are added to it. This machine is reached without a proxy, as by kubectl. Requests that the API server or
+something before it turns away for the moment (429, and 502 to 504 where repeating is harmless) are repeated, as
+client-go does. And a right that the learner's account lacks outside its own namespace becomes `NotAllowed`, which
+explains itself and ends a cell, not the notebook.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ TOO_SHORT = "The list has no such place: what it lists is not there (yet). The c
 NO_PYTHON = (
     "This is a command, not Python: in a notebook it begins with a sign, as in `%kubectl get pods` or `!kit status`."
 )
+LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
+"""Where no proxy of the company or the classroom is asked."""
+
 GONE = "Is the cluster there? The set-up cell, or `kit up`, starts the embedded one again."
 
 own_namespaces: set[str] = set()
@@ -81,7 +85,7 @@ class NotAllowed(ApiException):  # type: ignore[misc]
 
 
 class Transport(client.ApiClient):  # type: ignore[misc]
-    """The official client with the two additions."""
+    """The official client that repeats and explains."""
 
     def call_api(self, *arguments: Any, **options: Any) -> Any:
         """Send a request; older releases of the client raise here what the server refuses."""
@@ -165,9 +169,13 @@ def connect_client(kubeconfig: dict[str, Any]) -> Any:
 
 
 def configuration() -> Any:
-    """Return an empty configuration of the official client that repeats what was turned away."""
+    """Return an empty configuration of the official client that repeats what was turned away.
+
+    As kubectl, it talks to this machine without the proxy that the environment names.
+    """
     settings = type.__call__(client.Configuration)  # as the client itself: without anybody's global defaults
     settings.retries = Patience()
+    settings.no_proxy = ",".join(filter(None, [settings.no_proxy, *LOOPBACK]))
     return settings
 
 

@@ -146,7 +146,8 @@ def summary(numbers: dict[str, Any], out: Path) -> str:
     """Return the numbers as a few lines to read."""
     if numbers["loss"] is None:
         return f"nothing to train: the checkpoint is that of the last step, {numbers['steps']}\nresults in {out}"
-    lines = [f"{numbers['steps']} steps on {numbers['world_size']} ranks, {numbers['hardware']}; loss "
+    ranks = f"{numbers['world_size']} rank{'s' if numbers['world_size'] > 1 else ''}"
+    lines = [f"{numbers['steps']} steps on {ranks}, {numbers['hardware']}; loss "
              f"{numbers['first_loss']:.3f} -> {numbers['loss']:.3f}"]  # fmt: skip
     if numbers["tokens_per_s"]:
         low, high = numbers["tokens_per_s_interval"]

@@ -182,7 +182,9 @@ def plot_step_time(records: Iterable[Record]) -> Any:
         "gradient is there, and the optimizer; wait = from then until the averaged gradients are there: communication "
         "that backward did not hide, and waiting for a slower rank. " + _probe_words(rec.communication(kept), world)
     )
-    figure, (left, right) = _figure(f"Step time, {world} ranks, {rec.hardware(kept)}", caption, panels=2)
+    figure, (left, right) = _figure(
+        f"Step time, {world} rank{'s' if world > 1 else ''}, {rec.hardware(kept)}", caption, panels=2
+    )
     for rank in range(world):
         _percentile_bar(left, rank, np.array([step[rank]["t_step"] * 1e3 for step in steps]))
     left.set(xlabel="rank", ylabel="step time (ms)", xticks=range(world), xlim=(-0.6, world - 0.4))

@@ -205,7 +205,7 @@ class Run:
         state = self.state()
         if state.phase == "Deleted":
             return Explanation(f"Run {self.name} does not exist any more.")
-        lines = [f"Run {self.name} is {state.phase}, {state.workers} workers."]
+        lines = [f"Run {self.name} is {state.phase}, {state.workers} worker{'s' if state.workers > 1 else ''}."]
         lines += explain.not_made(self.name, state.workers, state.pods, self._api)
         lines += explain.waiting(state.pods, self._api) + self._failures(state)
         if state.message:

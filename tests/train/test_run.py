@@ -310,6 +310,13 @@ def test_a_submit_without_a_cluster_says_so_at_once(
     assert time.monotonic() - begin < 10
 
 
+def test_a_proxy_is_not_asked_for_this_machine(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    again = Api(api.namespace)
+    assert again.ask(again.core.list_namespaced_pod, again.namespace)["items"] == []
+
+
 def test_a_rank_is_called_late_only_after_as_long_and_its_newest_failure_is_told(api: Api) -> None:
     def pod(name: str, phase: str) -> dict[str, Any]:
         index = {"batch.kubernetes.io/job-completion-index": "1"}
