@@ -72,6 +72,13 @@ def test_the_line_that_up_prints_can_be_pasted_into_a_shell(cluster: EmbeddedClu
     assert pasted.stdout == cluster.env["KUBECONFIG"]
 
 
+def test_a_low_limit_on_open_files_is_lifted_for_every_process(own_cluster: EmbeddedCluster) -> None:
+    command = ["bash", "-c", 'ulimit -Sn 64; exec "$@"', "bash", *KIT, "up", "--nodes", "1"]
+    subprocess.run(command, env=own_cluster.env, stdout=subprocess.DEVNULL, check=True)
+    found = processes_of(own_cluster.cluster_id())
+    assert len(found) == 4 and all(process.rlimit(psutil.RLIMIT_NOFILE)[0] > 64 for process in found)
+
+
 def test_down_leaves_no_process_no_port_and_no_file(own_cluster: EmbeddedCluster) -> None:
     before = set(Path("/tmp").iterdir()) | set(Path("/dev/shm").iterdir())
     own_cluster.kit("up")

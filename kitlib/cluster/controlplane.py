@@ -7,10 +7,8 @@ through the API (in-process transport), so each could move out without a change.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -25,9 +23,6 @@ from kitlib.cluster.proxy.proxier import Proxy
 from kitlib.cluster.scheduler.scheduler import Scheduler
 from kitlib.cluster.store import Store, StoreError
 
-MAX_FILES = 10240
-"""The most that macOS allows."""
-
 
 def main(config: ClusterConfig, nodes: list[NodeConfig], sock: socket.socket, boot_fd: int) -> None:
     """Run the control plane until SIGTERM.
@@ -38,21 +33,12 @@ def main(config: ClusterConfig, nodes: list[NodeConfig], sock: socket.socket, bo
         sock: Listening socket of the API server.
         boot_fd: Pipe that learns how the start went: `{"ready": true}` or `{"error": text}`.
     """
-    _allow_many_files()
     try:
         store = Store(config.home / "state.db")
     except StoreError as error:
         os.write(boot_fd, json.dumps({"error": str(error)}).encode())
         sys.exit(3)
     asyncio.run(_run(config, nodes, store, sock, boot_fd))
-
-
-def _allow_many_files() -> None:
-    """Lift the limit on open files as far as it goes: watches, Services and connections are a file each."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def _run(config: ClusterConfig, nodes: list[NodeConfig], store: Store, sock: socket.socket, boot_fd: int) -> None:

@@ -20,6 +20,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -37,6 +38,8 @@ from kitlib.cluster.kubelet import spawn
 
 CONTROL_SOCKET = "supervisor.sock"
 CONTROL_PLANE = "control-plane"
+MAX_FILES = 10240
+"""The most that macOS allows."""
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -433,12 +436,24 @@ def _log(text: str) -> None:
 
 def main() -> None:
     """Entry point of the supervisor process; `kitlib.cluster.local` starts it with a plan on standard input."""
+    _allow_many_files()
     plan = json.load(sys.stdin)
     cluster = from_json(plan["cluster"])
     nodes = [NodeConfig(**{**values, "cluster": cluster}) for values in plan["nodes"]]
     api_socket = socket.socket(fileno=plan["api_fd"])
     supervisor = Supervisor(cluster, nodes, api_socket, plan["report_fd"], plan["owner_fd"])
     supervisor.run()
+
+
+def _allow_many_files() -> None:
+    """Lift the limit on open files as far as it goes: watches and connections are a file each, containers are several.
+
+    macOS gives a program 256.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _keep_tls_buffers_small() -> None:
