@@ -33,6 +33,8 @@ LABELS = {"app.kubernetes.io/part-of": "kit"}
 GPU = "nvidia.com/gpu"
 PATIENCE = 120.0
 """Seconds that a namespace may take to disappear."""
+SILENCE = 5.0
+"""Seconds after which it is worth asking what holds it up."""
 
 
 class Cluster:
@@ -142,7 +144,7 @@ class Cluster:
 
     def _read_namespace(self) -> Any:
         """Return the namespace, or None; wait while an earlier one of that name disappears."""
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
         while True:
             try:
                 found = self.core.read_namespace(self.namespace, _request_timeout=20)
@@ -152,9 +154,30 @@ class Cluster:
                 return None
             if found.metadata.deletion_timestamp is None:
                 return found
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > (SILENCE if self.embedded else PATIENCE):
+                self._say_what_holds_up()
+            if waited > PATIENCE:
                 raise KitError(f"Namespace {self.namespace} has been terminating for {PATIENCE:g} s: try later.")
-            time.sleep(0.2)
+            time.sleep(0.2 if waited < SILENCE else 1.0)
+
+    def _say_what_holds_up(self) -> None:
+        """Name a silent node with a Pod of the namespace: only its kubelet could say that the Pod has ended.
+
+        Raises:
+            KitError: There is one.
+        """
+        with contextlib.suppress(ApiException):  # an account that may not list nodes learns less
+            nodes = self.core.list_node(_request_timeout=20).items
+            silent = {node.metadata.name for node in nodes if not _is_ready(node)}
+            for pod in self.core.list_namespaced_pod(self.namespace, _request_timeout=20).items:
+                if pod.spec.node_name in silent:
+                    again = f"switch it on with `!kit node start {pod.spec.node_name}`, then run this cell again"
+                    raise KitError(
+                        f"Namespace {self.namespace} waits for its Pod {pod.metadata.name} on {pod.spec.node_name}, "
+                        f"which is off and cannot say that the Pod has ended: "
+                        f"{again if self.embedded else 'try again when the node is back, or gone for good'}."
+                    )
 
     def _create_namespace(self, labels: dict[str, str]) -> None:
         metadata = {"name": self.namespace, "labels": {**LABELS, **labels}}

@@ -301,6 +301,33 @@ def test_it_says_how_a_silent_node_is_switched_on(embedded: EmbeddedCluster, mon
     made.clean_up()
 
 
+HELD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: held, finalizers: [kit.test/hold]}
+spec: {nodeName: node-2, containers: [{name: main, image: busybox, command: [sleep, "600"]}]}
+"""
+
+
+def test_a_clean_up_that_a_silent_node_holds_up_says_so_and_how_it_goes_on(
+    embedded: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = kitlib.connect("held")
+    kubectl.run("apply -f -", stdin=HELD)
+    nodes = made.core.list_node()
+    monkeypatch.setattr(made.core, "list_node", lambda **_: nodes)
+    for condition in nodes.items[1].status.conditions:
+        condition.status = "Unknown"
+    monkeypatch.setattr(sys.modules["kitlib.session"], "SILENCE", 0.0)
+    made.clean_up()
+    assert "waits for its Pod held on node-2, which is off" in capsys.readouterr().out.splitlines()[-1]
+    kubectl.run("""patch pod held --type=merge -p '{"metadata": {"finalizers": null}}'""")
+    for condition in nodes.items[1].status.conditions:
+        condition.status = "True"
+    made.clean_up()
+    assert "is gone" in capsys.readouterr().out
+
+
 def test_the_namespace_is_labelled(embedded: EmbeddedCluster) -> None:
     made = kitlib.connect("labels")
     labels = made.core.read_namespace(made.namespace).metadata.labels

@@ -311,6 +311,7 @@ def plot_loss(records: Iterable[Record], unbroken: Iterable[Record] | None = Non
                       xytext=(6, 0), textcoords="offset points", xycoords=("data", "axes fraction"), va="top",
                       fontsize=11)  # fmt: skip
     axis.set(xlabel="step", ylabel="loss (nats per byte)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     first, last = min(curve), max(curve)
     figure.words += f" From {curve[first]:.2f} at step {first} to {curve[last]:.2f} at step {last}."
