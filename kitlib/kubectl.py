@@ -463,7 +463,13 @@ def stop_all() -> None:
 
 
 def _free(port: int) -> int:
-    """Return `port`, taken from an earlier command of this notebook, or 0 with a word when somebody else has it."""
+    """Return `port`, taken from an earlier command of this notebook, or 0 with a word when somebody else has it.
+
+    Raises:
+        KitError: It is no port.
+    """
+    if port not in range(1 << 16):
+        raise KitError(f"The port is {port!r}: it must be a whole number from 0 to 65535.")
     if not port:
         return 0
     for earlier in [background for background in running if getattr(background, "port", 0) == port]:

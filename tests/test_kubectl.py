@@ -283,6 +283,12 @@ def test_a_cell_that_starts_a_proxy_may_run_twice(fake: Path, capsys: pytest.Cap
     assert "taken" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("port", [-1, 99999, "x", 80.5])
+def test_what_is_no_port_is_one_sentence(port: Any) -> None:
+    with pytest.raises(KitError, match="from 0 to 65535"):
+        kubectl.proxy(port=port)
+
+
 def test_a_port_forward_that_fails_says_why(fake: Path) -> None:
     with pytest.raises(kubectl.KubectlError, match="error: no such pod"):
         kubectl.port_forward("nope", 8080)

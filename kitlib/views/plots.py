@@ -32,7 +32,7 @@ def load_spread(source: str | Mapping[str, int], requests: int = 100) -> Picture
         One bar per Pod; `.alt` says the same in words.
 
     Raises:
-        KitError: The URL gave no good answer at all.
+        KitError: The URL gave no good answer at all, or the number of requests is none.
     """
     counts = _asked(source, requests) if isinstance(source, str) else dict(source)
     total = sum(counts.values())
@@ -54,11 +54,12 @@ def load_spread(source: str | Mapping[str, int], requests: int = 100) -> Picture
 
 
 def _asked(url: str, requests: int) -> dict[str, int]:
+    if not (isinstance(requests, int) and requests > 0):
+        raise KitError(f"requests is {requests!r}: it must be a whole number of at least 1.")
     answers = [ask(url) for _ in range(requests)]
     counts = count(answers, "pod")
     if not counts:
-        last = answers[-1] if answers else None
-        words = (_said(last.text) or f"status {last.status}") if last else "none"
+        words = _said(answers[-1].text) or f"status {answers[-1].status}"
         raise KitError(f"No request was answered well, the last one with: {words}. Is a Pod of the Service ready?")
     return counts
 

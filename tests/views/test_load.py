@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,12 @@ def test_load_spread_counts_pods(url: str) -> None:
 def test_load_spread_of_a_service_without_pods_is_one_clear_line() -> None:
     with pytest.raises(KitError, match="No request was answered well"):
         views.load_spread("http://127.0.0.1:9/", requests=2)
+
+
+@pytest.mark.parametrize("requests", [0, -1, 2.5, "many"])
+def test_load_spread_wants_a_whole_number_of_requests(requests: Any) -> None:
+    with pytest.raises(KitError, match="requests is .*: it must be a whole number of at least 1"):
+        views.load_spread("http://127.0.0.1:9/", requests=requests)
 
 
 def test_load_spread_names_the_status_of_an_answer_without_words(url: str) -> None:
