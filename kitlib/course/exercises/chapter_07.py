@@ -36,6 +36,9 @@ def new_greeting(cluster: Any, answer: Any) -> str:
     running = [pod.metadata.name for pod in pods(cluster, f"app={BOOTCAMP}") if is_ready(pod)]
     require(running, f"No Pod of `{BOOTCAMP}` is ready.")
     heard = {name: _greeting_in(cluster, name) for name in running}
+    without = [name for name, text in heard.items() if not text]
+    first = "apply the Deployment with `envFrom` first, as in *A careful application*"
+    require(not without, f"{len(without)} of {len(running)} Pods have no variable GREETING: {first}.")
     old = [name for name, text in heard.items() if text != GREETING]
     require(not old, f"The ConfigMap is new, but {len(old)} of {len(running)} Pods still have the old text.")
     return f"All {len(running)} Pods were started with the new text."

@@ -115,8 +115,9 @@ def hungry(cluster: Any, answer: Any) -> str:
 def crash_and_typo(cluster: Any, answer: Any) -> str:
     """`crasher` has its variable, `typo` an image that exists, and both run."""
     crasher, typo = deployment(cluster, "crasher"), deployment(cluster, "typo")
-    named = [entry.name for entry in crasher.spec.template.spec.containers[0].env or []]
-    mended = "TOKEN" in named, "busibox" not in image(typo)
+    container = crasher.spec.template.spec.containers[0]
+    named = [entry.name for entry in container.env or []]
+    mended = "TOKEN" in named or bool(container.env_from), "busibox" not in image(typo)
     if not any(mended):
         raise NotAttempted("`crasher` has no variable TOKEN, and `typo` still wants the image `busibox`.")
     require(mended[0], "`typo` is mended; `crasher` still has no variable TOKEN.")
