@@ -130,7 +130,7 @@ class ContainerWorker:
 
     async def sync(self) -> float | None:
         """Start the container if it should run; return when to look again."""
-        if self.running or not self._wanted():
+        if self.running or self._stopping is not None or not self._wanted():
             return None
         now = time.monotonic()
         return self._until_next_look(now) or self._back_off(now) or self._pull(now) or await self._start()
@@ -149,9 +149,13 @@ class ContainerWorker:
 
     def _show_later(self, now: float, waiting: tuple[str, str]) -> float:
         """Let the status show why the container waits with the Pod's next sync; return when that is."""
-        delay = self._facts.node.config.cluster.settings.back_off_period * random.uniform(1.0, 1.5)
+        delay = self._next_sync()
         self._later = (now + delay, waiting)
         return delay
+
+    def _next_sync(self) -> float:
+        """Return the seconds until a Pod is looked at again whose last sync failed."""
+        return self._facts.node.config.cluster.settings.back_off_period * random.uniform(1.0, 1.5)
 
     def _wanted(self) -> bool:
         if self._ended is None or self._kind == "ephemeralContainers":
@@ -202,12 +206,11 @@ class ContainerWorker:
         return self._show_later(now, (failure.reason, failure.message))
 
     def _fail(self, reason: str, message: str, events: Events) -> None:
-        """Say why the container does not start, once."""
+        """Say why the container does not start."""
         self._failed_at = time.monotonic()
-        if self._waiting != (reason, message):
-            self._waiting = (reason, message)
-            for event in events:
-                self._event(*event)
+        self._waiting = (reason, message)
+        for event in events:
+            self._event(*event)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._facts.event(kind, reason, message, f"spec.{self._kind}{{{self.name}}}")
@@ -222,7 +225,7 @@ class ContainerWorker:
             request = containers.start_request(around, self.spec, self._image, attempt)
         except _CONFIG_ERRORS as error:
             self._fail("CreateContainerConfigError", str(error), [("Warning", "Failed", f"Error: {error}")])
-            return 2 * _SHOWN_SECONDS
+            return self._next_sync()
         self._begin(attempt)
         gpus = self._facts.gpus.get(self.name, [])
         devices = self._facts.node.devices
@@ -381,6 +384,13 @@ class ContainerWorker:
             asyncio.get_running_loop().call_later(grace, self._hurry.set)
 
     async def _stop(self, grace: float, message: str) -> None:
+        try:
+            await self._end(grace, message)
+        finally:
+            self._stopping = None
+            self._wake()
+
+    async def _end(self, grace: float, message: str) -> None:
         deadline = time.monotonic() + grace
         self._hurry = asyncio.Event()
         self.stop_probes()
@@ -398,7 +408,6 @@ class ContainerWorker:
         if not self._exit.is_set():
             await runtime.call("kill", id=self.id)
             await self._exit.wait()
-        self._stopping = None
 
     def exited(self, record: Record) -> None:
         """The newest run ended."""

@@ -22,6 +22,7 @@ from kitlib.cluster.clock import parse_time, rfc3339_now
 from kitlib.cluster.kubelet import containers, status, volumes
 from kitlib.cluster.kubelet.admission import Rejected, admit
 from kitlib.cluster.kubelet.container_worker import ContainerWorker
+from kitlib.cluster.kubelet.image_manager import Backoff
 from kitlib.cluster.kubelet.node import Node, PodFacts
 from kitlib.cluster.kubelet.pod_manager import PodState
 from kitlib.cluster.kubelet.runtime_client import Record
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _MIN_GRACE_SECONDS = 2.0
+_MOUNT_BACKOFF = (0.5, 122.0)
+"""The first and the longest seconds between two events of a volume that cannot be had."""
 _CLOCK_SECONDS = 60.0
 """For how long to trust a time of day that lies ahead: a laptop that slept wakes up behind it."""
 _KINDS = ("initContainers", "containers", "ephemeralContainers")
@@ -62,7 +65,8 @@ class PodWorker:
         self._admitted = False
         self._failure: tuple[str, str] | None = None
         self._start_time = (pod.get("status") or {}).get("startTime") or rfc3339_now()
-        self._mount_failure = ""
+        self._mounted = True
+        self._mounts = Backoff(*_MOUNT_BACKOFF)
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -228,11 +232,17 @@ class PodWorker:
         try:
             await self._facts.refresh()
         except volumes.MountFailed as error:
-            if not any(worker.running for worker in self.all()) and self._mount_failure != str(error):
-                self._mount_failure = str(error)
-                self._facts.event("Warning", "FailedMount", str(error))
+            if not any(worker.running for worker in self.all()):
+                self._mount_failed(str(error))
             return False
+        self._mounted = True
         return True
+
+    def _mount_failed(self, message: str) -> None:
+        """Tell of a volume that cannot be had yet, ever less often."""
+        self._mounted, now = False, time.monotonic()
+        if not self._mounts.left(self._mounts.updated, now):
+            self._facts.event("Warning", "FailedMount", message)
 
     async def _sync_containers(self) -> float | None:
         delays = [await worker.sync() for worker in self.ephemeral]
@@ -368,7 +378,8 @@ class PodWorker:
 
     def _status(self, init: list[Object], main: list[Object]) -> Object:
         pod, phase = self.state.pod, self.phase()
-        sandbox = bool(self._facts.ip) and phase not in ("Succeeded", "Failed")
+        address = self._mounted and self._facts.ip  # a Pod gets it, with its sandbox, once it has its volumes
+        sandbox = bool(address) and phase not in ("Succeeded", "Failed")
         found: Object = {
             "phase": phase,
             "startTime": self._start_time,
@@ -384,8 +395,8 @@ class PodWorker:
             found["observedGeneration"] = pod["metadata"]["generation"]
         if self._failure:
             found["reason"], found["message"] = self._failure
-        if self._facts.ip:
-            found.update(podIP=self._facts.ip, podIPs=[{"ip": self._facts.ip}])
+        if address:
+            found.update(podIP=address, podIPs=[{"ip": address}])
         if not self._failure or self._facts.ip:
             found["containerStatuses"] = main
         return found

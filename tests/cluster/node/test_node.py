@@ -263,6 +263,18 @@ async def test_a_failing_liveness_probe_restarts_the_container(node: Node) -> No
     assert any(r == "Unhealthy" and m.endswith("connect: connection refused") for r, m in events)
 
 
+async def test_the_stop_of_one_run_does_not_reach_the_next(node: Node) -> None:
+    probe = {"exec": {"command": ["test", "-e", "/shared/well"]}, "periodSeconds": 1, "failureThreshold": 1}
+    spec = node.shares()
+    spec["pod"] = {**spec["pod"], "restartPolicy": "Always"}
+    await node.create("once", "exec sleep 1000", livenessProbe=probe, **spec)
+    await node.event("once", "Killing")
+    (node.home / "shared" / "well").touch()
+    await node.wait("once", lambda p: state_of(p)["restartCount"] == 1 and "running" in state_of(p)["state"])
+    await asyncio.sleep(0.5)
+    assert state_of(await node.get("once"))["state"].keys() == {"running"}
+
+
 async def test_nginx_serves_its_page_from_a_volume(node: Node) -> None:
     await node.configmap("page", {"index.html": "my page\n"})
     spec = {"volumes": [{"name": "v", "configMap": {"name": "page"}}]}
