@@ -227,7 +227,7 @@ def check_quota(kind: Kind, obj: Object, lister: Lister) -> None:
         ApiError: 403 `exceeded quota: ...`.
     """
     namespace = obj["metadata"].get("namespace")
-    if not kind.namespaced or kind.kind == "ResourceQuota" or not kind.stored:
+    if not kind.namespaced or not kind.stored:
         return
     for each in lister("resourcequotas", namespace):
         asked = {

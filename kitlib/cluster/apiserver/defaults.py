@@ -58,10 +58,8 @@ def pod_spec(spec: Object) -> None:
     fill(spec, {"dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"})
     spec.update(restartPolicy=restart or "Always", terminationGracePeriodSeconds=30 if grace is None else grace)
     spec.setdefault("securityContext", {})
-    if "serviceAccountName" in spec:
-        spec.setdefault("serviceAccount", spec["serviceAccountName"])
-    elif "serviceAccount" in spec:
-        spec["serviceAccountName"] = spec["serviceAccount"]
+    if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
+        spec.update(serviceAccountName=account, serviceAccount=account)
     for group in ("initContainers", "containers", "ephemeralContainers"):
         for item in spec.get(group) or ():
             _container(item, bool(spec.get("hostNetwork")))

@@ -165,7 +165,8 @@ class Handlers:
     def _get_one(self, info: RequestInfo, kind: Kind, query: Mapping[str, str], wanted: Accepted) -> web.StreamResponse:
         if info.subresource == "scale":
             scale = subresources.get_scale(self._rest, kind, info.namespace, info.name)
-            return answer(encode(scale, wanted.yaml), as_yaml=wanted.yaml)
+            shown = _transformed(subresources.SCALE, scale, wanted, query)
+            return answer(encode(shown, wanted.yaml), as_yaml=wanted.yaml)
         entry = self._rest.entry(kind, info.namespace, info.name)
         if not wanted.transform and not wanted.yaml and not is_view(kind):
             return answer(entry.json)

@@ -260,7 +260,8 @@ class REST:
             raise errors.not_found(kind, name)
         current = versions.from_storage(kind, entry.copy())
         new = patched(kind, current, body, content_type)
-        options.warnings += schema.decode_patched(kind, new, body, options.field_validation)
+        strategic = content_type == STRATEGIC_MERGE_PATCH
+        options.warnings += schema.decode_patched(kind, new, body, options.field_validation, strategic)
         check_type(kind, new)
         check_name(new, namespace, name)
         new = self.replace(stored, entry, versions.to_storage(kind, new), options, subresource)

@@ -46,7 +46,16 @@ _GO_NAMES |= {"int-or-string": "intstr.IntOrString"}
 
 
 class DecodeError(Exception):
-    """A value that is not of its field's type; the text is Go's."""
+    """A value that is not of its field's type; the text is Go's.
+
+    Args:
+        text: What the decoder of JSON says.
+        converted: What the converter says by which a strategic merge patch becomes an object; None says the same.
+    """
+
+    def __init__(self, text: str, converted: str | None = None) -> None:
+        super().__init__(text)
+        self.converted = converted or text
 
 
 def _steps(path: Path) -> list[Any]:
@@ -81,7 +90,20 @@ def _mismatch(value: Any, kind: Type, path: Path, owner: str) -> DecodeError:
         described = f"number {value}"
     names = ".".join(str(step) for step in _steps(path) if not isinstance(step, int))
     where = f"Go struct field {owner}.{names}" if names else "Go value"
-    return DecodeError(f"json: cannot unmarshal {described} into {where} of type {_go_type(kind)}")
+    text = f"json: cannot unmarshal {described} into {where} of type {_go_type(kind)}"
+    return DecodeError(text, _not_converted(value, kind))
+
+
+def _not_converted(value: Any, kind: Type) -> str:
+    names = {str: "string", bool: "bool", dict: "map", list: "slice", int: "int64", float: "float64"}
+    found = names.get(type(value), "invalid")
+    if isinstance(kind, tuple):
+        return f"cannot restore {'slice' if kind[0] == 'list' else 'map'} from {found}"
+    if kind not in _GO_NAMES:
+        return f"cannot restore struct from: {found}"
+    if found in ("int64", "float64") and kind in ("string", "int32", "int64"):
+        return f"cannot convert {found} to {kind}"
+    return f"unrecognized type: {_go_type(kind)}"
 
 
 def _decode_any(value: Any, path: Path, unknown: list[str]) -> Any:
@@ -333,13 +355,16 @@ def unknown_fields(kind: Kind, obj: Any) -> list[str]:
     return [f'unknown field "{name}"' for name in unknown]
 
 
-def decode_patched(kind: Kind, obj: Object, patch: Any, field_validation: str = "Strict") -> list[str]:
+def decode_patched(
+    kind: Kind, obj: Object, patch: Any, field_validation: str = "Strict", strategic: bool = False
+) -> list[str]:
     """Decode the outcome of a patch; the same faults as in `decode` get the words that a patch gets.
 
     Args:
         kind: Kind of the object.
         obj: The patched object; decoded in place.
         patch: The patch as it was sent: a dict, or the text of a JSON patch.
+        strategic: Whether it was a strategic merge patch.
         field_validation: `Strict`, `Warn` or `Ignore`.
 
     Returns:
@@ -353,7 +378,7 @@ def decode_patched(kind: Kind, obj: Object, patch: Any, field_validation: str = 
         text = f"strict decoding error: {', '.join(warnings)}"
         failed = bool(warnings) and field_validation == "Strict"
     except DecodeError as error:
-        text, failed = str(error), True
+        text, failed = error.converted if strategic else str(error), True
     if failed:
         raise _invalid_patch(patch, text)
     return warnings if field_validation == "Warn" else []

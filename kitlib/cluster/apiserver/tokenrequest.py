@@ -20,7 +20,8 @@ _GROUP, _KIND = "authentication.k8s.io", "TokenRequest"
 TOKEN_REQUEST = Kind(
     _GROUP, "v1", _KIND, "tokenrequests", "tokenrequest", True, (), (), ("create",), (), f"AuthenticationV1{_KIND}"
 )
-_PODS, _ACCOUNTS = registry.lookup("pods"), registry.lookup("serviceaccounts")
+_ACCOUNTS = registry.lookup("serviceaccounts")
+_BINDABLE = {kind.kind: kind for kind in map(registry.lookup, ("pods", "secrets", "nodes"))}
 
 
 def request_token(
@@ -29,7 +30,7 @@ def request_token(
     """Return a TokenRequest with a new token of a ServiceAccount.
 
     Raises:
-        ApiError: 404, no such ServiceAccount, or no such Pod to bind the token to; 400 or 409, it is not that Pod; 422,
+        ApiError: 404, no such ServiceAccount, or nothing such to bind the token to; 400 or 409, it is not that; 422,
             the life asked for is too short or too long.
     """
     check_type(TOKEN_REQUEST, obj)
@@ -43,25 +44,26 @@ def request_token(
         message = f"Invalid value: {seconds}: may not specify a duration {rule}"
         cause = {"reason": "FieldValueInvalid", "message": message, "field": "spec.expirationSeconds"}
         raise errors.invalid(TOKEN_REQUEST, name, [cause])
-    pod = _bound_pod(rest, namespace, name, spec.get("boundObjectRef"))
-    token, until = authenticator.accounts.issue(account, seconds, spec["audiences"], pod)
+    bound = _bound(rest, namespace, name, spec.get("boundObjectRef"))
+    token, until = authenticator.accounts.issue(account, seconds, spec["audiences"], bound)
     expires = rfc3339(until)
     meta = {"name": name, "namespace": namespace, "creationTimestamp": rfc3339_now()}
     return {**obj, "metadata": meta, "status": {"token": token, "expirationTimestamp": expires}}
 
 
-def _bound_pod(rest: REST, namespace: str, account: str, reference: Object | None) -> Object | None:
+def _bound(rest: REST, namespace: str, account: str, reference: Object | None) -> Object | None:
     if not reference:
         return None
-    if (reference.get("apiVersion"), reference.get("kind")) != ("v1", "Pod"):
-        kind = f"{reference.get('apiVersion', '')}, Kind={reference.get('kind', '')}"
+    version, bound = reference.get("apiVersion", ""), _BINDABLE.get(reference.get("kind", ""))
+    if version != "v1" or bound is None:
+        kind = f"{version if '/' in version else '/' + version}, Kind={reference.get('kind', '')}"
         raise errors.bad_request(f"cannot bind token to object of type {kind}")
     name, uid = reference.get("name") or "", reference.get("uid")
-    pod = rest.entry(_PODS, namespace, name).obj
-    if (pod["spec"].get("serviceAccountName") or "default") != account:
+    obj = rest.entry(bound, namespace if bound.namespaced else "", name).obj
+    if bound.kind == "Pod" and (obj["spec"].get("serviceAccountName") or "default") != account:
         text = f"cannot bind token for serviceaccount {go_quote(account)} to pod running with different serviceaccount"
         raise errors.bad_request(f"{text} name.")
-    if uid and uid != pod["metadata"]["uid"]:
+    if uid and uid != obj["metadata"]["uid"]:
         why = f"the UID in the bound object reference ({uid}) does not match the UID in record. "
-        raise errors.conflict(_PODS, name, f"{why}The object might have been deleted and then recreated")
-    return pod
+        raise errors.conflict(bound, name, f"{why}The object might have been deleted and then recreated")
+    return obj

@@ -42,7 +42,7 @@ class ServiceAccountTokens:
 
     Args:
         key_file: The signing key; made when it is needed first, and kept, so that tokens outlive this process.
-        find: Looks up ServiceAccounts and Pods.
+        find: Looks up ServiceAccounts and what tokens are bound to.
     """
 
     def __init__(self, key_file: Path, find: Find) -> None:
@@ -55,14 +55,14 @@ class ServiceAccountTokens:
             self._key = private_key(self._key_file)
         return self._key
 
-    def issue(self, account: Object, seconds: int, audiences: Sequence[str], pod: Object | None) -> tuple[str, int]:
-        """Return a new token and when it expires, in seconds since the epoch."""
+    def issue(self, account: Object, seconds: int, audiences: Sequence[str], bound: Object | None) -> tuple[str, int]:
+        """Return a new token, bound to a Pod, Secret or Node if one is given, and the second when it expires."""
         meta, now = account["metadata"], int(time.time())
         own: Object = {"namespace": meta["namespace"], "serviceaccount": _named(meta)}
-        if pod is not None:
-            own["pod"] = _named(pod["metadata"])
-            if pod["spec"].get("nodeName"):
-                own["node"] = {"name": pod["spec"]["nodeName"]}
+        if bound is not None:
+            own[bound["kind"].lower()] = _named(bound["metadata"])
+            if bound["kind"] == "Pod" and bound["spec"].get("nodeName"):
+                own["node"] = {"name": bound["spec"]["nodeName"]}
         claims = {"aud": list(audiences), "exp": now + seconds, "iat": now, "iss": ISSUER, "jti": str(uuid.uuid4())}
         claims |= {"kubernetes.io": own, "nbf": now}
         claims["sub"] = f"system:serviceaccount:{meta['namespace']}:{meta['name']}"
@@ -110,9 +110,16 @@ class ServiceAccountTokens:
         extra: dict[str, list[str]] = {"authentication.kubernetes.io/credential-id": [f"JTI={claims['jti']}"]}
         if not self._lives("serviceaccounts", namespace, account):
             return None
+        bound = [
+            ("pods", namespace, own.get("pod")),
+            ("secrets", namespace, own.get("secret")),
+            ("nodes", "", own.get("node")),
+        ]
+        if any(
+            named and "uid" in named and not self._lives(resource, where, named) for resource, where, named in bound
+        ):
+            return None
         if "pod" in own:
-            if not self._lives("pods", namespace, own["pod"]):
-                return None
             node = {"node-name": own["node"]["name"]} if "node" in own else {}
             facts = {**node, "pod-name": own["pod"]["name"], "pod-uid": own["pod"]["uid"]}
             extra |= {f"authentication.kubernetes.io/{name}": [value] for name, value in facts.items()}

@@ -30,6 +30,7 @@ from kitlib.cluster.controllers.nodelifecycle import NodeLifecycleController
 from kitlib.cluster.controllers.persistentvolume import PersistentVolumeController
 from kitlib.cluster.controllers.podgc import PodGCController
 from kitlib.cluster.controllers.replicaset import ReplicaSetController
+from kitlib.cluster.controllers.replicationcontroller import ReplicationManager
 from kitlib.cluster.controllers.resourcequota import ResourceQuotaController
 from kitlib.cluster.controllers.serviceaccount import ServiceAccountController
 from kitlib.cluster.controllers.statefulset import StatefulSetController
@@ -41,6 +42,7 @@ from kitlib.cluster.informer import Controller, EventRecorder, Informers
 CONTROLLERS: tuple[Callable[[Context], Controller], ...] = (
     DeploymentController,
     ReplicaSetController,
+    ReplicationManager,
     JobController,
     TTLAfterFinishedController,
     CronJobController,

@@ -15,6 +15,7 @@ from kitlib.cluster.labels import matches
 from kitlib.cluster.objects import Key, Object, controller_of, is_active, is_ready, key_of
 
 RESOURCE = "poddisruptionbudgets.policy"
+_OWNERS = ("replicasets.apps", "statefulsets.apps", "replicationcontrollers")
 
 
 class DisruptionController(Controller):
@@ -24,7 +25,7 @@ class DisruptionController(Controller):
         super().__init__(ctx.clock, workers=1)
         self._ctx = ctx
         self._budgets, self._pods = ctx.informers(RESOURCE), ctx.informers("pods")
-        self._owners = {name: ctx.informers(name) for name in ("replicasets.apps", "statefulsets.apps")}
+        self._owners = {name: ctx.informers(name) for name in _OWNERS}
         self._budgets.add_handler(lambda _, old, new: self.queue.add(key_of(new)))
         self._pods.add_handler(self._pod_changed)
 
@@ -39,6 +40,8 @@ class DisruptionController(Controller):
         if budget is None:
             return
         pods = [pod for pod in self._pods.select(key[0], budget["spec"].get("selector")) if is_active(pod)]
+        if not pods:
+            self._ctx.events.event(budget, "Normal", "NoPods", "No matching pods found")
         expected = self._expected(pods)
         spec = budget["spec"]
         if "maxUnavailable" in spec:

@@ -52,6 +52,8 @@ class NodeLifecycleController(Controller):
             return
         if name not in self._seen:
             self._seen[name] = self._ctx.clock.monotonic()
+            message = f"Node {name} event: Registered Node {name} in Controller"
+            self._ctx.events.event(node, "Normal", "RegisteredNode", message)
         self.queue.add(key_of(node))
 
     def _lease_changed(self, kind: str, old: Object | None, lease: Object) -> None:

@@ -2,7 +2,7 @@
 
 Stands for `pkg/controller/replicaset`. The rule: own the active Pods that match the selector (adopt orphans, release
 Pods whose labels match no more); if there are too few, create the difference in batches of 1, 2, 4, ...; if too many,
-delete those whose loss hurts least. Left out: the separate ReplicationController kind.
+delete those whose loss hurts least.
 """
 
 from __future__ import annotations
@@ -48,21 +48,26 @@ PHASE_ORDER = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 class ReplicaSetController(Controller):
     name = "replicaset-controller"
+    resource, kind = "replicasets.apps", "ReplicaSet"
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx.clock)
         self._ctx = ctx
-        self._sets = ctx.informers("replicasets.apps")
+        self._sets = ctx.informers(self.resource)
         self._pods = ctx.informers("pods")
         watch_own(self._sets, self)
-        watch_owned(self._pods, "ReplicaSet", self.add_dependent)
+        watch_owned(self._pods, self.kind, self.add_dependent)
         self._pods.add_handler(self._orphan_changed)
+
+    def _selector(self, rs: Object) -> Object:
+        selector: Object = rs["spec"]["selector"]
+        return selector
 
     def _orphan_changed(self, kind: str, _: Object | None, pod: Object) -> None:
         if kind == "DELETED" or controller_of(pod) is not None:
             return
         for rs in self._sets.list(pod["metadata"]["namespace"]):
-            if matches(rs["spec"]["selector"], pod["metadata"].get("labels")):
+            if matches(self._selector(rs), pod["metadata"].get("labels")):
                 self.queue.add(key_of(rs))
 
     async def reconcile(self, key: Key) -> None:
@@ -71,7 +76,7 @@ class ReplicaSetController(Controller):
         if rs is None:
             self.sizes.pop(key, None)
             return
-        pods = await claim(self._ctx, rs, self._pods, rs["spec"]["selector"])
+        pods = await claim(self._ctx, rs, self._pods, self._selector(rs))
         self.sizes[key] = len(pods)
         error: ApiError | None = None
         if not is_deleting(rs):
@@ -85,7 +90,7 @@ class ReplicaSetController(Controller):
 
     def _active(self, rs: Object) -> list[Object]:
         """Return the Pods that the ReplicaSet controls and that count."""
-        uid, selector = rs["metadata"]["uid"], rs["spec"]["selector"]
+        uid, selector = rs["metadata"]["uid"], self._selector(rs)
         return [
             pod
             for pod in self._pods.owned_by(uid)
@@ -127,12 +132,14 @@ class ReplicaSetController(Controller):
         if rs is None:
             return
         pods, now = self._active(rs), self._ctx.clock.now()
-        status = replicaset_status(rs, pods, self._terminating(rs), now, error)
-        await update_status(self._ctx, "replicasets.apps", rs, status)
+        await update_status(self._ctx, self.resource, rs, self._status(rs, pods, now, error))
         waits = rs["spec"].get("minReadySeconds", 0)
         soonest = [ready_since(pod) + waits - now for pod in pods if is_ready(pod)] if waits else []
         if future := [seconds for seconds in soonest if seconds > 0]:
             self.queue.add_after(key, min(future))
+
+    def _status(self, rs: Object, pods: list[Object], now: float, error: ApiError | None) -> Object:
+        return replicaset_status(rs, pods, self._terminating(rs), now, error)
 
     def _terminating(self, rs: Object) -> int:
         return sum(is_deleting(pod) and not is_finished(pod) for pod in self._pods.owned_by(rs["metadata"]["uid"]))

@@ -84,9 +84,10 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
         attempt: Number of the run, from 0.
 
     Raises:
-        ConfigError: The environment names something that does not exist.
+        ConfigError: The environment names something that does not exist, or the image may not run as it would.
         MountFailed: A mount is impossible.
     """
+    _verify_user(around.pod, container)
     folder = _prepare_folders(around, container, image)
     surroundings, own = environment(around, container, image)
     values = {**surroundings, **own}
@@ -116,6 +117,18 @@ def start_request(around: Surroundings, container: Object, image: Image, attempt
         request["isolate"] = _isolation(around, container, mounts) | {"cwd": cwd}
         request["hidden"] = _hide(folder, {name: value for name, value in values.items() if name not in own})
     return request
+
+
+def _verify_user(pod: Object, container: Object) -> None:
+    """Hold `runAsNonRoot`, as far as it can be: every image's user is root."""
+    context = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    if not context.get("runAsNonRoot") or context.get("runAsUser"):
+        return
+    known = "container has runAsNonRoot and image will run as root"
+    why = "container's runAsUser breaks non-root policy" if "runAsUser" in context else known
+    meta = pod["metadata"]
+    which = f'(pod: "{meta["name"]}_{meta["namespace"]}({meta["uid"]})", container: {container["name"]})'
+    raise env.ConfigError(f"{why} {which}")
 
 
 def _hide(folder: Path, values: Mapping[str, str]) -> list[str]:

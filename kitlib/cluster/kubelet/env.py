@@ -33,7 +33,7 @@ _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
 
 
 class ConfigError(Exception):
-    """The container's configuration names something that does not exist (`CreateContainerConfigError`)."""
+    """The container's configuration cannot be met (`CreateContainerConfigError`)."""
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:

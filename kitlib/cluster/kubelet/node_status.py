@@ -196,7 +196,11 @@ class NodeStatus:
 
     def observe(self, kind: str, _: Object | None, node: Object) -> None:
         """Take the newest object of the Node, from a watch."""
-        self._node = None if kind == "DELETED" else node
+        before, self._node = self._node, None if kind == "DELETED" else node
+        cordoned = bool(node["spec"].get("unschedulable"))
+        if before is not None and bool(before["spec"].get("unschedulable")) != cordoned:
+            reason = "NodeNotSchedulable" if cordoned else "NodeSchedulable"
+            self.event(reason, f"Node {self._config.name} status is now: {reason}")
 
     async def run(self) -> None:
         """Renew the Lease until cancelled; post the status now and then, and when others changed it."""

@@ -169,6 +169,20 @@ def test_a_quota_refuses_one_pod_too_many():
     )
 
 
+def test_a_quota_counts_quotas():
+    quotas = [{"metadata": {"name": "q"}, "spec": {"hard": {"resourcequotas": "1"}}}]
+    other = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: r, namespace: n}, spec: {hard: {pods: 1}}}"
+    with pytest.raises(ApiError, match="exceeded quota: q, requested: resourcequotas=1, used: resourcequotas=1"):
+        stored(other, resourcequotas=quotas)
+
+
+def test_an_accounts_old_field_follows_the_new_one():
+    pod = yaml.safe_load(POD)
+    pod["spec"] |= {"serviceAccountName": "new", "serviceAccount": "old"}
+    spec = stored(pod, serviceaccounts=[{"metadata": {"name": "new"}}])["spec"]
+    assert (spec["serviceAccountName"], spec["serviceAccount"]) == ("new", "new")
+
+
 def test_a_quota_of_cpu_needs_requests():
     quotas = [{"metadata": {"name": "q"}, "spec": {"hard": {"cpu": "1"}}}]
     with pytest.raises(ApiError, match="failed quota: q: must specify cpu for: c"):

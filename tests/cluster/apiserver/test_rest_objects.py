@@ -127,6 +127,9 @@ async def test_scale_reads_and_changes_replicas(api: API) -> None:
     await api.post(DEPLOYMENTS, deployment())
     scale = (await api.get(f"{DEPLOYMENTS}/web/scale")).body
     assert scale["kind"] == "Scale" and scale["spec"] == {"replicas": 2} and scale["status"]["selector"] == "app=web"
+    table = (await api.get(f"{DEPLOYMENTS}/web/scale", Accept="application/json;as=Table;v=v1;g=meta.k8s.io")).body
+    assert [column["name"] for column in table["columnDefinitions"]] == ["Name", "Desired", "Available", "Age"]
+    assert table["rows"][0]["cells"][:3] == ["web", 2, 0]
     scale["spec"]["replicas"] = 4
     assert (await api.put(f"{DEPLOYMENTS}/web/scale", scale)).body["spec"]["replicas"] == 4
     assert (await api.put(f"{DEPLOYMENTS}/web/scale", scale)).code == 409

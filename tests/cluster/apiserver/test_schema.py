@@ -118,6 +118,24 @@ def test_a_patch_gets_words_of_its_own():
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"metadata": {"labels": {"a": 5}}}, "map[metadata:map[labels:map[a:5]]]: cannot convert int64 to string"),
+        ({"metadata": {"labels": {"a": True}}}, "map[metadata:map[labels:map[a:true]]]: unrecognized type: string"),
+        ({"spec": {"replicas": "x"}}, "map[spec:map[replicas:x]]: unrecognized type: int32"),
+        ({"spec": {"replicas": 2.5}}, "map[spec:map[replicas:2.5]]: cannot convert float64 to int32"),
+        ({"spec": []}, "map[spec:[]]: cannot restore struct from: slice"),
+        ({"metadata": {"labels": "a"}}, "map[metadata:map[labels:a]]: cannot restore map from string"),
+    ],
+)
+def test_a_strategic_merge_patch_of_the_wrong_type_gets_the_converters_words(change, text):
+    patch, _, why = text.rpartition("]: ")
+    with pytest.raises(ApiError) as refused:
+        schema.decode_patched(DEPLOYMENTS, json.loads(json.dumps(change)), change, strategic=True)
+    assert refused.value.message == f' "" is invalid: patch: Invalid value: "{patch}]": {why}'
+
+
 def test_objects_that_nest_too_deeply_are_refused():
     obj = {}
     for _ in range(300):

@@ -103,3 +103,14 @@ async def test_a_token_bound_to_a_pod_ends_with_it(api: API) -> None:
     assert (await ask(api, boundObjectRef={**reference, "kind": "Job"})).code == 400
     await api.request("DELETE", "/api/v1/namespaces/default/pods/p?gracePeriodSeconds=0")
     assert (await review(api, text))["authenticated"] is False
+
+
+async def test_a_token_bound_to_a_secret_ends_with_it(api: API) -> None:
+    await account(api)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+    await api.post("/api/v1/namespaces/default/secrets", secret)
+    text = await token(api, boundObjectRef={"kind": "Secret", "apiVersion": "v1", "name": "s"})
+    assert claims(text)["kubernetes.io"]["secret"]["name"] == "s"
+    assert (await review(api, text))["authenticated"] is True
+    await api.request("DELETE", "/api/v1/namespaces/default/secrets/s")
+    assert (await review(api, text))["authenticated"] is False

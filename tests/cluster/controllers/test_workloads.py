@@ -170,6 +170,26 @@ async def test_a_budget_allows_as_many_evictions_as_there_are_pods_to_spare(lab:
         return [status[field] for field in fields] == [3, 3, 2, 1]
 
     await lab.until(counted)
+    await lab.client.create("poddisruptionbudgets.policy", {**budget, "metadata": {"name": "x"}, "spec": {}}, "default")
+    assert await lab.until(lambda: lab.events("NoPods")) == ["No matching pods found"]
+
+
+async def test_a_replication_controller_keeps_its_pods(lab: Lab) -> None:
+    lab.start()
+    made = deployment("old", 2)
+    spec = {**made["spec"], "selector": made["spec"]["selector"]["matchLabels"]}
+    await lab.client.create(
+        "replicationcontrollers", {**made, "apiVersion": "v1", "kind": "ReplicationController", "spec": spec}, "default"
+    )
+
+    async def ready() -> Any:
+        return (await lab.get("replicationcontrollers", "old"))["status"].get("readyReplicas") == 2
+
+    await lab.until(ready)
+    (name, _) = await _running(lab, 2)
+    assert name.startswith("old-")
+    await lab.client.delete("pods", name, "default")
+    await lab.until(lambda: _running(lab, 2))
 
 
 async def test_pods_on_a_hollow_node_are_marked_running_and_say_that_nothing_runs(lab: Lab) -> None:

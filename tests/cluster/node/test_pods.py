@@ -140,6 +140,22 @@ async def test_a_missing_key_names_itself(node: Node) -> None:
     assert state_of(pod)["state"]["waiting"]["message"] == "couldn't find key b in ConfigMap default/some"
 
 
+@pytest.mark.parametrize(
+    ("context", "why"),
+    [
+        ({"runAsNonRoot": True}, "container has runAsNonRoot and image will run as root"),
+        ({"runAsNonRoot": True, "runAsUser": 0}, "container's runAsUser breaks non-root policy"),
+    ],
+)
+async def test_a_container_that_must_not_be_root_is_a_config_error(node: Node, context: dict, why: str) -> None:
+    await node.create("strict", "true", pod={"securityContext": context})
+    pod = await node.waiting("strict", "CreateContainerConfigError")
+    uid = pod["metadata"]["uid"]
+    message = f'{why} (pod: "strict_default({uid})", container: c)'
+    assert state_of(pod)["state"]["waiting"]["message"] == message
+    assert await node.event("strict", "Failed") == f"Error: {message}"
+
+
 @BOTH_WAYS
 async def test_a_container_knows_its_pod_and_nothing_of_the_user(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_USER", "x")

@@ -52,6 +52,7 @@ Deployment: Name, Ready, Up-to-date#=status.updatedReplicas, Available#=status.a
  *Containers, *Images, *Selector
 ReplicaSet ReplicationController: Name, Desired#=spec.replicas, Current#=status.replicas, Ready#=status.readyReplicas,\
  Age, *Containers, *Images, *Selector
+Scale: Name, Desired#=spec.replicas, Available#=status.replicas, Age
 StatefulSet: Name, Ready, Age, *Containers, *Images
 DaemonSet: Name, Desired#=status.desiredNumberScheduled, Current#=status.currentNumberScheduled,\
  Ready#=status.numberReady, Up-to-date#=status.updatedNumberScheduled, Available#=status.numberAvailable,\
