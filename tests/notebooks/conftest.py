@@ -63,6 +63,14 @@ def nothing_left(school: EmbeddedCluster) -> Iterator[None]:
     """After the test: no namespace, object, process, port or file more than before, and every node is Ready."""
     before = (_namespaces(school), _cluster_wide(school), _ports(school))
     yield
+    try:
+        _assert_as_before(school, before)
+    except AssertionError:
+        school.kit("clean", code=None)  # so that the next test does not fail for this one
+        raise
+
+
+def _assert_as_before(school: EmbeddedCluster, before: tuple[object, object, object]) -> None:
     eventually(lambda: _namespaces(school) == before[0] or None, 60)
     assert _cluster_wide(school) == before[1]
     eventually(lambda: not _helpers(school.home) or None, 20)
