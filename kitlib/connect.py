@@ -11,7 +11,6 @@ only read.
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -130,6 +129,8 @@ def learner() -> str:
     """Return a short name for whoever works here: `$KIT_LEARNER`, the JupyterHub user, or the login name."""
     name = os.environ.get("KIT_LEARNER") or os.environ.get("JUPYTERHUB_USER")
     if not name:
+        import getpass
+
         try:
             name = getpass.getuser()
         except (KeyError, OSError):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
-
-import platformdirs
 
 from kitlib.errors import KitError
 
@@ -20,6 +17,8 @@ def kit_home() -> Path:
     Raises:
         KitError: There is neither, as in a container with a user id that has no name.
     """
+    import platformdirs
+
     try:
         return Path(os.environ.get("KIT_HOME") or platformdirs.user_state_dir("kit")).expanduser().absolute()
     except RuntimeError as error:
@@ -41,6 +40,8 @@ def prove_writable(folder: Path) -> None:
     Raises:
         OSError: The place is full, forbidden or no folder.
     """
+    import tempfile
+
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(ROOM))

@@ -13,6 +13,8 @@ from typing import Any
 
 KUBERNETES_VERSION = "v1.36.2"
 """The release of Kubernetes whose behaviour the embedded cluster follows."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Where files live in memory (Linux only)."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,11 @@ class NodeConfig:
     def node_dir(self) -> Path:
         """Folder with the node's Pods, volumes, logs and runtime socket."""
         return self.cluster.home / "nodes" / self.name
+
+    @property
+    def memory_dir(self) -> Path:
+        """Folder of the Pods' volumes with `medium: Memory`, gone when the node is."""
+        return SHARED_MEMORY / f"kit-{self.cluster.cluster_id}-{self.name}"
 
     @property
     def internal_ip(self) -> str:

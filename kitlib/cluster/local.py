@@ -34,7 +34,7 @@ from kitlib.cluster.bootstrap import (
     share_gpus,
     write_credentials,
 )
-from kitlib.cluster.config import KUBERNETES_VERSION, ClusterConfig, to_json
+from kitlib.cluster.config import KUBERNETES_VERSION, SHARED_MEMORY, ClusterConfig, to_json
 from kitlib.cluster.files import write_private
 from kitlib.home import kit_home, prove_writable
 
@@ -167,7 +167,7 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
     owner_read = _owner_pipe() if owned else None
     fds = [fd for fd in (api_socket.fileno(), report_write, owner_read) if fd is not None]
     plan = {"cluster": to_json(config), "nodes": nodes, "api_fd": fds[0], "report_fd": fds[1], "owner_fd": owner_read}
-    environment = {**os.environ, "KIT_CLUSTER_ID": config.cluster_id, "KIT_HOME": str(config.home)}
+    own = {"KIT_CLUSTER_ID": config.cluster_id, "KIT_HOME": str(config.home), "SSL_CERT_FILE": str(config.ca_file)}
     with open(config.logs / "supervisor.log", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", supervisor_module.__name__],
@@ -175,7 +175,7 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
             stdout=log,
             stderr=log,
             pass_fds=fds,
-            env=environment,
+            env={**os.environ, **own},
             start_new_session=True,
         )
     for fd in (report_write, owner_read):
@@ -378,7 +378,7 @@ def sweep(home: Path) -> int:
         with contextlib.suppress(psutil.Error):
             process.kill()
     _, alive = psutil.wait_procs(found, timeout=5)
-    for folder in Path("/dev/shm").glob(f"kit-{mark}-*"):  # memory volumes of a node that died with its runtime
+    for folder in SHARED_MEMORY.glob(f"kit-{mark}-*"):  # memory volumes of a node that died with its runtime
         shutil.rmtree(folder, ignore_errors=True)
     if any(_alive(process.pid) for process in alive):
         pids = ", ".join(str(process.pid) for process in alive)

@@ -2,10 +2,10 @@
 
 Stands for what systemd does on a real node, and for the machines themselves. The supervisor forks every process of the
 cluster, so that start-up is quick and memory is shared: per node a container runtime and a kubelet, and one control
-plane. It imports modules as they are needed, the runtimes' few before the kubelets', and leaves those of the control
-plane to that process, so that none carries what it does not use. It restarts a control plane that died and a kubelet
-that crashed. A kubelet ended by SIGKILL is a machine that lost power: its containers are killed too, and it stays down
-until `kit node start`.
+plane. It imports modules as they are needed: the runtimes' few, then those of every client of the API, then the
+kubelets'. Those of the control plane it leaves to that process, so that none carries what it does not use. It restarts
+a control plane that died and a kubelet that crashed. A kubelet ended by SIGKILL is a machine that lost power: its
+containers are killed too, and it stays down until `kit node start`.
 
 The lifeline: of each node's pipe the supervisor alone holds the write end. When it closes it, or dies, the
 container runtime at the other end reads EOF, kills every container of the node and ends. What a runtime leaves behind
@@ -119,8 +119,9 @@ class Supervisor:
         for node in self.nodes.values():
             self._start(node.runtime)
         _keep_tls_buffers_small()
-        _share("kitlib.cluster.kubelet.main", "kitlib.cluster.kubelet.server", "encodings.idna")
+        _share("kitlib.cluster.events", "kitlib.cluster.splice", "aiohttp.web", "encodings.idna")
         self._start(self.control_plane)
+        _share("kitlib.cluster.kubelet.main", "kitlib.cluster.kubelet.server")
         for node in self.nodes.values():
             self._start(node.kubelet)
         while not self.stopping:

@@ -6,19 +6,16 @@ a Table that kubectl prints, or with their metadata alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
-import yaml
 
 from kitlib.cluster.apiserver import errors, protobuf, schema
 from kitlib.cluster.apiserver.rest import APPLY_PATCH, PATCH_TYPES
 from kitlib.cluster.objects import Object
 
-MAX_YAML_EVENTS = 200_000
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _JSON = ("application/json", "application/*", "*/*")
 _YAML = ("application/yaml", "text/yaml", "application/x-yaml")
@@ -66,8 +63,9 @@ def encode(obj: Any, as_yaml: bool) -> bytes:
     """Return an object in the format that the client wants."""
     if not as_yaml:
         return orjson.dumps(obj)
-    text: str = yaml.safe_dump(obj, default_flow_style=False, sort_keys=False, allow_unicode=True)
-    return text.encode()
+    from kitlib.cluster.apiserver import yamlformat
+
+    return yamlformat.encode(obj)
 
 
 def decode_object(body: bytes, content_type: str, expected: str) -> Object:
@@ -111,7 +109,7 @@ def decode_patch(body: bytes, content_type: str) -> Any:
 def _read(reader: Callable[[bytes], Any], body: bytes, expected: str) -> Any:
     try:
         found = reader(body)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())[:300]
         raise errors.bad_request(
             f"the object provided is unrecognized (must be of type {expected}): "
@@ -120,29 +118,6 @@ def _read(reader: Callable[[bytes], Any], body: bytes, expected: str) -> Any:
     if isinstance(found, (dict, list)) and schema.too_deep(found):
         raise errors.bad_request(f"json: exceeded max depth of {schema.MAX_DEPTH}")
     return found
-
-
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: times stay text."""
-
-
-_TAG = "tag:yaml.org,2002:"
-_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
-
-
-def _number(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-    """Read a number; `1:30` is none (base 60 is YAML 1.1's alone, and a long one would never end)."""
-    if _BASE_60.fullmatch(node.value):
-        return node.value
-    return loader.construct_yaml_int(node) if node.tag == f"{_TAG}int" else loader.construct_yaml_float(node)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-for _name in ("int", "float"):
-    _Loader.add_constructor(f"{_TAG}{_name}", _number)
 
 
 def load_yaml(body: bytes) -> Any:
@@ -154,19 +129,6 @@ def load_yaml(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass
-    _check_yaml(body)
-    return orjson.loads(orjson.dumps(yaml.load(body, Loader=_Loader), option=orjson.OPT_NON_STR_KEYS))
+        from kitlib.cluster.apiserver import yamlformat  # hardly any client sends it
 
-
-def _check_yaml(body: bytes) -> None:
-    """Refuse, before it is built, what costs too much: aliases, which can unfold without end, depth, and length."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(body, Loader=_Loader)):
-        if count > MAX_YAML_EVENTS:
-            raise ValueError(f"yaml: more than {MAX_YAML_EVENTS} tokens; send an object of this size as JSON")
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("yaml: aliases are not supported")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > schema.MAX_DEPTH:
-            raise ValueError(f"yaml: exceeded max depth of {schema.MAX_DEPTH}")
+        return yamlformat.decode(body)

@@ -12,12 +12,13 @@ import logging
 import socket
 import ssl
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from kitlib.cluster.apiserver import bootstrap_objects, errors, tls
+from kitlib.cluster.apiserver import bootstrap_objects, errors
 from kitlib.cluster.apiserver.apiextensions.customresources import CustomResources
 from kitlib.cluster.apiserver.auth import PUBLIC_PATHS, Authenticator, impersonated
 from kitlib.cluster.apiserver.handlers import Handlers, failure
@@ -35,6 +36,22 @@ _HOUSEKEEPING_SECONDS = 10.0
 log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.http")
 _quiet.setLevel(logging.CRITICAL)  # bytes that are no HTTP are the sender's trouble
+
+
+def server_context(pki: Path) -> ssl.SSLContext:
+    """Return the TLS context of a server that shows the certificate in `pki`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")
+    return context
+
+
+def _ensure_certificates(pki: Path) -> None:
+    if not (pki / "apiserver.crt").exists():  # else `kit up` has looked at them
+        from kitlib.cluster.apiserver import tls
+
+        tls.ensure_certificates(pki)
 
 
 class APIServer:
@@ -61,7 +78,7 @@ class APIServer:
         self.config = config
         self.rest = REST(store, config)
         self.custom = CustomResources(self.rest)
-        tls.ensure_certificates(config.pki)
+        _ensure_certificates(config.pki)
         self.authenticator = Authenticator(config.pki / "tokens.json", store.get)
         self._handlers = Handlers(self)
         self._front = web.Server(
@@ -84,7 +101,7 @@ class APIServer:
             advertise: Listen there as well, if it is free, and name it as the endpoint of the Service `kubernetes`.
         """
         address = str(service_network(self.config.block)[1])
-        context = tls.server_context(self.config.pki)
+        context = server_context(self.config.pki)
         if advertise is not None:
             await self._advertise(advertise, context)
         bootstrap_objects.ensure(self.rest, self.config, address, self._endpoint)

@@ -1,12 +1,12 @@
 """The cluster's own certificate authority and the certificates that it signs.
 
 Stands for `kubeadm init phase certs`. Keys never leave KIT_HOME/pki (mode 0700, files 0600). Left out: client
-certificates (users come with bearer tokens) and rotation (certificates are valid for ten years).
+certificates (users come with bearer tokens) and rotation (certificates are valid for ten years). `kit up` needs this;
+a running control plane does not, and is spared what it imports.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from kitlib.cluster.apiserver.keys import pem
 from kitlib.cluster.files import write_private
 
 NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
@@ -40,24 +41,6 @@ def ensure_certificates(pki: Path, addresses: Iterable[str] = ()) -> None:
         _sign_server(pki, wanted)
     elif not _fits(pki, "apiserver") or not set(wanted) <= _named(pki / "apiserver.crt"):
         _sign_server(pki, wanted)
-
-
-def private_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the key in a file, made when there is none."""
-    if not path.exists():
-        write_private(path, _pem(ec.generate_private_key(ec.SECP256R1())))
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return key
-
-
-def server_context(pki: Path) -> ssl.SSLContext:
-    """Return the TLS context of a server that shows the certificate in `pki`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")
-    return context
 
 
 def _fits(pki: Path, name: str) -> bool:
@@ -103,7 +86,7 @@ def _make_authority(pki: Path) -> None:
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_private(pki / "ca.key", _pem(key))
+    write_private(pki / "ca.key", pem(key))
     write_private(pki / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
 
@@ -122,11 +105,5 @@ def _sign_server(pki: Path, addresses: Iterable[str]) -> None:
         .add_extension(issuer, critical=False)
         .sign(authority, hashes.SHA256())
     )
-    write_private(pki / "apiserver.key", _pem(key))
+    write_private(pki / "apiserver.key", pem(key))
     write_private(pki / "apiserver.crt", certificate.public_bytes(serialization.Encoding.PEM))
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

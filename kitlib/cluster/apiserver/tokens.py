@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from kitlib.cluster.apiserver.tls import private_key
+from kitlib.cluster.apiserver.keys import private_key
 from kitlib.cluster.objects import Object
 from kitlib.cluster.store import Entry
 

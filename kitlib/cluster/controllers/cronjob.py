@@ -8,7 +8,6 @@ and `concurrencyPolicy` forbids two (`Replace` deletes the former one). Finished
 from __future__ import annotations
 
 from datetime import datetime, timezone, tzinfo
-from zoneinfo import ZoneInfo
 
 from kitlib.cluster.client import ApiError, ignoring
 from kitlib.cluster.clock import parse_time, rfc3339
@@ -158,7 +157,11 @@ def _is_finished(job: Object) -> bool:
 
 def _zone(cron_job: Object) -> tzinfo:
     name = cron_job["spec"].get("timeZone")
-    return ZoneInfo(name) if name else timezone.utc
+    if not name:
+        return timezone.utc
+    from zoneinfo import ZoneInfo
+
+    return ZoneInfo(name)
 
 
 def times(cron_job: Object, now: float) -> tuple[float | None, float | None]:

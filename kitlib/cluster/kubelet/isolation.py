@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -59,6 +58,8 @@ def namespaces_work() -> bool:
     """Tell whether this process may give its children what a container needs, by trying all of it once."""
     if sys.platform != "linux":
         return False
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
         for name in ("root", "volume"):
             os.mkdir(f"{folder}/{name}")

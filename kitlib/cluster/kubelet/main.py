@@ -130,7 +130,7 @@ class Kubelet:
         folders = self._config.node_dir / "pods"
         for folder in folders.iterdir() if folders.is_dir() else ():
             if folder.name not in known:
-                volumes.remove(folder, volumes.memory_folder(self._config, folder.name))
+                volumes.remove(folder, self._config.memory_dir / folder.name)
 
     # --- what happens
 

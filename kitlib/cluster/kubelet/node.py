@@ -185,7 +185,7 @@ class PodFacts:
         await asyncio.gather(*(self._read(resource, name) for resource, name in references(self.pod["spec"])))
         for volume in self.pod["spec"].get("volumes") or []:
             await self._read_volume(volume)
-        memory = volumes.memory_folder(self.node.config, self.pod["metadata"]["uid"])
+        memory = self.node.config.memory_dir / self.pod["metadata"]["uid"]
         source = volumes.Source(self.lookup, self._claim, lambda audience: self._tokens[audience].text, memory)
         self.volumes = volumes.set_up(self._with_address(), self.folder / "volumes", source)
 

@@ -278,7 +278,7 @@ class PodWorker:
         await self.node.statuses.flush(self.uid)
         await self._until_relist()
         await self._remove_records()
-        volumes.remove(self.folder, volumes.memory_folder(self.node.config, self.uid))
+        volumes.remove(self.folder, self.node.config.memory_dir / self.uid)
         if not self._removed:
             await self._delete()
         self.done = True

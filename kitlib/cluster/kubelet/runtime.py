@@ -30,7 +30,6 @@ from typing import Any
 from kitlib.cluster.config import NodeConfig
 from kitlib.cluster.kubelet.container import Container, kill_everything, wait_status
 from kitlib.cluster.kubelet.spawn import SpawnError, become_subreaper, spawn
-from kitlib.cluster.kubelet.volumes import memory_folder
 
 SOCKET = "runtime.sock"
 _MEMORY_CHECK_SECONDS = 1.0
@@ -350,4 +349,4 @@ def main(config: NodeConfig, lifeline_fd: int) -> None:
     os.chdir(config.node_dir)
     become_subreaper()
     gc.freeze()
-    Runtime(lifeline_fd, memory_folder(config)).run()
+    Runtime(lifeline_fd, config.memory_dir).run()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kitlib.cluster.config import NodeConfig
+from kitlib.cluster.config import SHARED_MEMORY
 from kitlib.cluster.kubelet import env
 from kitlib.cluster.objects import Object
 
@@ -22,7 +22,6 @@ Files = dict[str, tuple[bytes, int]]
 """Contents and mode by relative path."""
 
 TRASH = "trash"
-_SHM = Path("/dev/shm")
 
 
 class MountFailed(Exception):  # noqa: N818
@@ -37,7 +36,7 @@ class Source:
         lookup: Finds ConfigMaps and Secrets of the Pod's namespace.
         claim: Finds the PersistentVolume bound to a claim; raises MountFailed.
         token: Returns the service account token for an audience.
-        memory: The Pod's folder in memory (see `memory_folder`).
+        memory: The Pod's folder in memory (see `NodeConfig.memory_dir`).
     """
 
     lookup: env.Lookup
@@ -80,18 +79,13 @@ def _set_up_one(pod: Object, volume: Object, folder: Path, source: Source) -> Pa
 
 
 def _empty_dir(path: Path, spec: Object, memory: Path) -> Path:
-    if spec.get("medium") == "Memory" and os.access(_SHM, os.W_OK):
+    if spec.get("medium") == "Memory" and os.access(SHARED_MEMORY, os.W_OK):
         (memory / path.name).mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_symlink():
             path.symlink_to(memory / path.name)
     path.mkdir(parents=True, exist_ok=True)
     return path.resolve()
-
-
-def memory_folder(config: NodeConfig, uid: str = "") -> Path:
-    """Return the folder of a Pod's volumes with `medium: Memory`, or of all of a node, gone when the node is."""
-    return _SHM / f"kit-{config.cluster.cluster_id}-{config.name}" / uid
 
 
 _HOST_PATH_TYPES: Mapping[str, tuple[str, Callable[[Path], bool]]] = {

@@ -18,7 +18,7 @@ from apiharness import API, NODE_TOKEN, config_map, config_of, deployment, pod, 
 from cryptography import x509
 
 from kitlib.cluster.apiserver import tls
-from kitlib.cluster.apiserver.server import APIServer
+from kitlib.cluster.apiserver.server import APIServer, server_context
 from kitlib.cluster.store import Store, StoreError
 
 CMS = "/api/v1/namespaces/default/configmaps"
@@ -438,7 +438,7 @@ def test_a_start_mends_certificates_whose_writing_was_cut_off(tmp_path: Path, fi
         tls.ensure_certificates(tmp_path / folder)
     (tmp_path / "other" / file).replace(tmp_path / "one" / file)
     tls.ensure_certificates(tmp_path / "one")
-    tls.server_context(tmp_path / "one")
+    server_context(tmp_path / "one")
     authority = x509.load_pem_x509_certificate((tmp_path / "one" / "ca.crt").read_bytes())
     server = x509.load_pem_x509_certificate((tmp_path / "one" / "apiserver.crt").read_bytes())
     server.verify_directly_issued_by(authority)

@@ -13,7 +13,7 @@ import pytest
 from kitlib.cluster.kubelet import pod_worker
 from kitlib.cluster.kubelet.isolation import namespaces_work
 from kitlib.cluster.kubelet.node import token_of
-from kitlib.cluster.kubelet.volumes import MountFailed, memory_folder, write_atomically
+from kitlib.cluster.kubelet.volumes import MountFailed, write_atomically
 from kitlib.cluster.kubelet.volumes import mounts as container_mounts
 
 from .conftest import BOTH_WAYS, Node, until
@@ -168,7 +168,7 @@ async def test_with_namespaces_tmp_is_the_containers_own(node: Node) -> None:
 
 async def test_files_in_memory_go_with_their_pod_or_their_node(node: Node) -> None:
     spec = {"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}
-    memory = memory_folder(node.config)
+    memory = node.config.memory_dir
     for name in ("first", "second"):
         command = "echo x > /cache/f; cat /cache/f"
         await node.create(name, command, pod=spec, volumeMounts=mounts("/cache"))
