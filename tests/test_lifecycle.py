@@ -133,7 +133,11 @@ def test_a_killed_node_loses_its_pods_which_come_back_elsewhere(own_cluster: Emb
 
 def test_a_killed_supervisor_takes_everything_with_it_and_up_brings_it_back(own_cluster: EmbeddedCluster) -> None:
     own_cluster.kit("up")
+    before = _pids(own_cluster)
     start_web(own_cluster)
+    supervisor = psutil.Process(before["supervisor"])
+    eventually(lambda: "lifelines" in supervisor.cmdline()[-1])  # it has executed itself again
+    assert _pids(own_cluster) == before
     mark = own_cluster.cluster_id()
     os.kill(own_cluster.pid("supervisor"), signal.SIGKILL)
     eventually(lambda: not processes_of(mark))

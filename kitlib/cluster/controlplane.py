@@ -21,6 +21,7 @@ from kitlib.cluster.config import ClusterConfig, NodeConfig
 from kitlib.cluster.controllers import run_controllers
 from kitlib.cluster.proxy.proxier import Proxy
 from kitlib.cluster.scheduler.scheduler import Scheduler
+from kitlib.cluster.splice import keep_tls_buffers_small
 from kitlib.cluster.store import Store, StoreError
 
 
@@ -33,6 +34,7 @@ def main(config: ClusterConfig, nodes: list[NodeConfig], sock: socket.socket, bo
         sock: Listening socket of the API server.
         boot_fd: Pipe that learns how the start went: `{"ready": true}` or `{"error": text}`.
     """
+    keep_tls_buffers_small()
     try:
         store = Store(config.home / "state.db")
     except StoreError as error:

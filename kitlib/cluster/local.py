@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -168,10 +169,12 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
     fds = [fd for fd in (api_socket.fileno(), report_write, owner_read) if fd is not None]
     plan = {"cluster": to_json(config), "nodes": nodes, "api_fd": fds[0], "report_fd": fds[1], "owner_fd": owner_read}
     own = {"KIT_CLUSTER_ID": config.cluster_id, "KIT_HOME": str(config.home), "SSL_CERT_FILE": str(config.ca_file)}
-    with open(config.logs / "supervisor.log", "ab") as log:
+    with tempfile.TemporaryFile(dir=config.home) as file, open(config.logs / "supervisor.log", "ab") as log:
+        file.write(json.dumps(plan).encode())
+        file.flush()
         process = subprocess.Popen(
             [sys.executable, "-m", supervisor_module.__name__],
-            stdin=subprocess.PIPE,
+            stdin=file,
             stdout=log,
             stderr=log,
             pass_fds=fds,
@@ -181,8 +184,6 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
     for fd in (report_write, owner_read):
         if fd is not None:
             os.close(fd)
-    with contextlib.suppress(BrokenPipeError), process.stdin:  # type: ignore[union-attr]
-        process.stdin.write(json.dumps(plan).encode())  # type: ignore[union-attr]
     with os.fdopen(report_read, "rb") as report:
         said = report.readline()
     answer = json.loads(said) if said.strip() else {"error": f"the supervisor died at start: see {config.logs}"}

@@ -7,6 +7,9 @@ kubelets'. Those of the control plane it leaves to that process, so that none ca
 a control plane that died and a kubelet that crashed. A kubelet ended by SIGKILL is a machine that lost power: its
 containers are killed too, and it stays down until `kit node start`.
 
+What it has imported for the others it does not need itself. When all run, it executes itself again, as
+`systemctl daemon-reexec` does: a process keeps its children and its pipes, and all else it forgets.
+
 The lifeline: of each node's pipe the supervisor alone holds the write end. When it closes it, or dies, the
 container runtime at the other end reads EOF, kills every container of the node and ends. What a runtime leaves behind
 that is killed itself becomes the supervisor's child, and is killed by it.
@@ -41,6 +44,9 @@ CONTROL_PLANE = "control-plane"
 MAX_FILES = 10240
 """The most that macOS allows."""
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+RENEW_DELAY = 1.0
+"""Seconds between the control plane's start and the supervisor's renewal, in which the nodes start undisturbed."""
 
 
 @dataclass
@@ -94,13 +100,13 @@ class Supervisor:
     owner_fd: int | None = None
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     stopping: bool = False
-    timers: list[tuple[float, Process]] = field(default_factory=list)
+    timers: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Describe the processes; none is started yet."""
         self.control_plane = Process(CONTROL_PLANE, self._start_control_plane)
         self.nodes = {config.name: self._node(config) for config in self.node_configs}
-        self.life_read, self.life_write = os.pipe()
+        self.folder = os.getcwd()
         self.boot_fd: int | None = None
         self.connection: socket.socket | None = None
 
@@ -111,36 +117,86 @@ class Supervisor:
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Start everything and serve until stopped by `kit down`, a signal, or the end of the owner."""
-        self._listen()
-        _share("kitlib.cluster.kubelet.runtime")
-        spawn.become_subreaper()
-        for node in self.nodes.values():
-            self._start(node.runtime)
-        _keep_tls_buffers_small()
-        _share("kitlib.cluster.events", "kitlib.cluster.splice", "aiohttp.web", "encodings.idna")
-        self._start(self.control_plane)
-        _share("kitlib.cluster.kubelet.main", "kitlib.cluster.kubelet.server")
-        for node in self.nodes.values():
-            self._start(node.kubelet)
+    def run(self, earlier: dict[str, Any] | None = None) -> None:
+        """Start everything and serve until stopped by `kit down`, a signal, or the end of the owner.
+
+        Args:
+            earlier: What `_renew` has handed over: everything runs already.
+        """
+        if earlier is None:
+            self._boot()
+        else:
+            self._resume(earlier)
         while not self.stopping:
             for key, _ in self.selector.select(self._until_next_timer()):
                 key.data()
             self._fire_timers()
         self._stop_all()
 
+    def _boot(self) -> None:
+        self.life_read, self.life_write = os.pipe()
+        self.control = _bind_control_socket(self.cluster.home)
+        self._listen()
+        _share("kitlib.cluster.kubelet.runtime")
+        spawn.become_subreaper()
+        for node in self.nodes.values():
+            self._start(node.runtime)
+        _share("kitlib.cluster.events", "kitlib.cluster.splice", "aiohttp.web", "encodings.idna")
+        self._start(self.control_plane)
+        _share("kitlib.cluster.kubelet.main", "kitlib.cluster.kubelet.server")
+        for node in self.nodes.values():
+            self._start(node.kubelet)
+
+    def _renew(self) -> None:
+        """Execute this program again; not while a process starts or ends."""
+        if self.boot_fd is not None or any(p.wanted != (p.pid is not None) for p in self._processes()):
+            self._later(RENEW_DELAY, self._renew)
+            return
+        lifelines = {name: node.lifeline for name, node in self.nodes.items() if node.lifeline is not None}
+        pids = {process.name: process.pid for process in self._processes() if process.pid is not None}
+        life = [self.life_read, self.life_write]
+        earlier = {"control": self.control.fileno(), "life": life, "lifelines": lifelines, "pids": pids}
+        try:
+            os.chdir(self.folder)  # from where its modules were found
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self._keep_over_exec(True)
+            os.execv(sys.executable, [sys.executable, "-m", "kitlib.cluster.supervisor", json.dumps(earlier)])
+        except OSError as error:
+            _log(f"goes on as it is: {error}")
+            self._keep_over_exec(False)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _resume(self, earlier: dict[str, Any]) -> None:
+        os.chdir(self.cluster.home)
+        self.life_read, self.life_write = earlier["life"]
+        self.control = socket.socket(fileno=earlier["control"])
+        for name, node in self.nodes.items():
+            node.lifeline = earlier["lifelines"].get(name)
+        for process in self._processes():
+            process.pid = earlier["pids"].get(process.name)
+            process.wanted = process.pid is not None
+        self.report_fd = None
+        self._keep_over_exec(False)
+        self._listen()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self._reap()
+
+    def _keep_over_exec(self, keep: bool) -> None:
+        pipes = [self.owner_fd, self.life_read, self.life_write, *(node.lifeline for node in self.nodes.values())]
+        for fd in (self.api_socket.fileno(), self.control.fileno(), *pipes):
+            if fd is not None:
+                os.set_inheritable(fd, keep)
+
     def _listen(self) -> None:
         wake_read, wake_write = socket.socketpair()
         for end in (wake_read, wake_write):
             end.setblocking(False)
         signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.wake = (wake_read, wake_write)
         self.selector.register(wake_read, selectors.EVENT_READ, self._on_signal)
-        self.control = _bind_control_socket(self.cluster.home)
         self.selector.register(self.control, selectors.EVENT_READ, self._on_command)
         if self.owner_fd is not None:
             self.selector.register(self.owner_fd, selectors.EVENT_READ, self._on_owner_gone)
@@ -148,12 +204,14 @@ class Supervisor:
     def _until_next_timer(self) -> float | None:
         return max(0.0, min(at for at, _ in self.timers) - time.monotonic()) if self.timers else None
 
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        self.timers.append((time.monotonic() + delay, action))
+
     def _fire_timers(self) -> None:
-        due = [process for at, process in self.timers if at <= time.monotonic()]
-        self.timers = [timer for timer in self.timers if timer[1] not in due]
-        for process in due:
-            if process.wanted and process.pid is None:
-                self._start(process)
+        due = [timer for timer in self.timers if timer[0] <= time.monotonic()]
+        self.timers = [timer for timer in self.timers if timer not in due]
+        for _, action in due:
+            action()
 
     def _on_signal(self) -> None:
         numbers = self.wake[0].recv(4096)
@@ -182,10 +240,8 @@ class Supervisor:
 
         Each that ends leaves its own children here, and its end leads here again.
         """
-        from kitlib.cluster.kubelet.container import children
-
         mine = {process.pid for process in self._processes()}
-        for pid in set(children(os.getpid())) - mine:
+        for pid in set(spawn.children(os.getpid())) - mine:
             _kill(pid, signal.SIGKILL)
 
     def _on_exit(self, pid: int, status: int) -> None:
@@ -210,7 +266,11 @@ class Supervisor:
         if time.monotonic() - process.started_at > 30:
             process.starts = 0
         delay = RESTART_DELAYS[min(process.starts, len(RESTART_DELAYS) - 1)]
-        self.timers.append((time.monotonic() + delay, process))
+        self._later(delay, lambda: self._start_again(process))
+
+    def _start_again(self, process: Process) -> None:
+        if process.wanted and process.pid is None:
+            self._start(process)
 
     def _processes(self) -> list[Process]:
         return [self.control_plane] + [p for n in self.nodes.values() for p in (n.runtime, n.kubelet)]
@@ -263,13 +323,15 @@ class Supervisor:
     def _become(self, name: str, keep: tuple[int, ...]) -> None:
         """Turn a fresh fork into a process of its own: own log, no handles of the supervisor."""
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (*SIGNALS, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
         log = os.open(self.cluster.logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
         self.selector.close()
-        mine = {self.report_fd, self.owner_fd, self.boot_fd, self.life_write, log}
+        mine = {self.report_fd, self.owner_fd, self.boot_fd, self.life_write, log, nothing}
         mine |= {node.lifeline for node in self.nodes.values()}
         mine |= {s.fileno() for s in (*self.wake, self.control, self.api_socket, self.connection) if s is not None}
         for fd in mine:
@@ -314,23 +376,32 @@ class Supervisor:
             pass
         os.close(self.report_fd)
         self.report_fd = None
+        self._later(RENEW_DELAY, self._renew)
         self.stopping = self.stopping or "error" in json.loads(said)
 
     def _start_runtime(self, name: str) -> int:
-        from kitlib.cluster.kubelet import runtime
-
         node = self.nodes[name]
         read_end, write_end = os.pipe()
         node.lifeline = write_end
-        pid = self._fork(node.runtime.name, lambda: runtime.main(node.config, read_end), has_lifeline=True)
+
+        def body() -> None:
+            from kitlib.cluster.kubelet import runtime
+
+            runtime.main(node.config, read_end)
+
+        pid = self._fork(node.runtime.name, body, has_lifeline=True)
         os.close(read_end)
         return pid
 
     def _start_kubelet(self, name: str) -> int:
-        from kitlib.cluster.kubelet import main as kubelet
-
         node = self.nodes[name]
-        return self._fork(node.kubelet.name, lambda: kubelet.main(node.config))
+
+        def body() -> None:
+            from kitlib.cluster.kubelet import main as kubelet
+
+            kubelet.main(node.config)
+
+        return self._fork(node.kubelet.name, body)
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -436,14 +507,15 @@ def _log(text: str) -> None:
 
 
 def main() -> None:
-    """Entry point of the supervisor process; `kitlib.cluster.local` starts it with a plan on standard input."""
+    """Entry point of the supervisor process; `kitlib.cluster.local` starts it with a plan in a file as its stdin."""
+    sys.stdin.seek(0)
     _allow_many_files()
     plan = json.load(sys.stdin)
     cluster = from_json(plan["cluster"])
     nodes = [NodeConfig(**{**values, "cluster": cluster}) for values in plan["nodes"]]
     api_socket = socket.socket(fileno=plan["api_fd"])
     supervisor = Supervisor(cluster, nodes, api_socket, plan["report_fd"], plan["owner_fd"])
-    supervisor.run()
+    supervisor.run(*map(json.loads, sys.argv[1:]))
 
 
 def _allow_many_files() -> None:
@@ -455,14 +527,6 @@ def _allow_many_files() -> None:
     soft = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _keep_tls_buffers_small() -> None:
-    """Read TLS in pieces of 32 KiB, two records: asyncio gives each connection, most of them idle, 256 KiB to fill."""
-    from asyncio import sslproto
-
-    if hasattr(sslproto.SSLProtocol, "max_size"):
-        sslproto.SSLProtocol.max_size = 32 << 10
 
 
 def _share(*modules: str) -> None:

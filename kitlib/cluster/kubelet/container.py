@@ -16,10 +16,9 @@ import psutil
 
 from kitlib.cluster.kubelet import isolation
 from kitlib.cluster.kubelet.cri_log import LogWriter, timestamp
-from kitlib.cluster.kubelet.spawn import spawn
+from kitlib.cluster.kubelet.spawn import children, spawn
 
 _CHUNK = 1 << 16
-_KERNEL_LISTS = os.path.exists("/proc/thread-self/children")
 _main_pids: set[int] = set()
 """Main processes of the containers that run: children of the runtime that are no orphans."""
 
@@ -301,20 +300,6 @@ def _processes(pids: Iterable[int]) -> list[psutil.Process]:
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             found.append(psutil.Process(pid))
-    return found
-
-
-def children(pid: int) -> list[int]:
-    """Return a process's children, from the kernel's own lists where there are some (no scan of every process)."""
-    if not _KERNEL_LISTS:
-        with contextlib.suppress(psutil.Error):
-            return [child.pid for child in psutil.Process(pid).children()]
-        return []
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                found += [int(word) for word in file.read().split()]
     return found
 
 

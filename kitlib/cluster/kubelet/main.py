@@ -29,6 +29,7 @@ from kitlib.cluster.kubelet.pod_worker import PodWorker
 from kitlib.cluster.kubelet.runtime_client import Record, RuntimeClient
 from kitlib.cluster.kubelet.status import StatusManager
 from kitlib.cluster.objects import Object
+from kitlib.cluster.splice import keep_tls_buffers_small
 
 log = logging.getLogger(__name__)
 
@@ -229,4 +230,5 @@ def main(config: NodeConfig) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     node_status.prepare_folder(config)
+    keep_tls_buffers_small()
     asyncio.run(serve(config))

@@ -5,6 +5,7 @@ Only for single-threaded processes: the child runs Python between fork and exec.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -19,6 +20,7 @@ from kitlib.cluster.kubelet import isolation
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_KERNEL_LISTS = os.path.exists("/proc/thread-self/children")
 _LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,6 +33,22 @@ def become_subreaper() -> None:
     """Make orphans below this process its children, so that none escapes (Linux only)."""
     if _LINUX:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(pid: int) -> list[int]:
+    """Return a process's children, from the kernel's own lists where there are some (no scan of every process)."""
+    if not _KERNEL_LISTS:
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(pid).children()]
+        return []
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += [int(word) for word in file.read().split()]
+    return found
 
 
 def spawn(
