@@ -168,7 +168,6 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
     owner_read = _owner_pipe() if owned else None
     fds = [fd for fd in (api_socket.fileno(), report_write, owner_read) if fd is not None]
     plan = {"cluster": to_json(config), "nodes": nodes, "api_fd": fds[0], "report_fd": fds[1], "owner_fd": owner_read}
-    own = {"KIT_CLUSTER_ID": config.cluster_id, "KIT_HOME": str(config.home), "SSL_CERT_FILE": str(config.ca_file)}
     with tempfile.TemporaryFile(dir=config.home) as file, open(config.logs / "supervisor.log", "ab") as log:
         file.write(json.dumps(plan).encode())
         file.flush()
@@ -178,7 +177,7 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
             stdout=log,
             stderr=log,
             pass_fds=fds,
-            env={**os.environ, **own},
+            env={**os.environ, **_environment(config)},
             start_new_session=True,
         )
     for fd in (report_write, owner_read):
@@ -190,6 +189,17 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
     if "error" in answer:
         process.wait()
         raise ClusterError(answer["error"])
+
+
+def _environment(config: ClusterConfig) -> dict[str, str]:
+    """Return what the cluster's processes are told by their environment."""
+    return {
+        "KIT_CLUSTER_ID": config.cluster_id,
+        "KIT_HOME": str(config.home),
+        "SSL_CERT_FILE": str(config.ca_file),  # they speak with each other alone: no need to load all the world's
+        "MALLOC_ARENA_MAX": "1",  # glibc: no heap for each thread, and large blocks go back to the system at once
+        "MALLOC_MMAP_THRESHOLD_": str(128 << 10),
+    }
 
 
 _owner_pipe_write: int | None = None

@@ -26,11 +26,11 @@ _TCP_CLOSE_STATES = (7, 8)  # CLOSE, CLOSE_WAIT
 
 
 def keep_tls_buffers_small() -> None:
-    """Read TLS in pieces of 32 KiB, two records: asyncio gives each connection, most of them idle, 256 KiB to fill."""
+    """Read TLS a record of 16 KiB at a time: asyncio gives each connection, most of them idle, 256 KiB to fill."""
     from asyncio import sslproto
 
     if hasattr(sslproto.SSLProtocol, "max_size"):
-        sslproto.SSLProtocol.max_size = 32 << 10
+        sslproto.SSLProtocol.max_size = 16 << 10
 
 
 class Side(asyncio.Protocol):

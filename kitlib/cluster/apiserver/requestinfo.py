@@ -39,7 +39,7 @@ class RequestInfo(NamedTuple):
     kind: Kind | None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def parse(path: str) -> RequestInfo | None:
     """Take a raw path (still percent-encoded) apart; None when it is no path of the API."""
     parts = path.split("/")[1:]
