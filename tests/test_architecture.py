@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def test_components_of_the_cluster_see_each_other_only_through_the_api(path: Pat
     allowed = MAY_IMPORT.get(mine, set()) | {mine}
     imported = {name.split(".")[2] for name in imports_of(path) if name.startswith("kitlib.cluster.")}
     assert not (imported & set(COMPONENTS)) - allowed
+
+
+@pytest.mark.parametrize(
+    ("process", "spared"),
+    [
+        ("supervisor", {"asyncio", "ssl", "psutil", "tempfile"}),
+        ("kubelet.runtime", {"asyncio", "ssl", "hashlib", "tempfile"}),
+        ("kubelet.main", {"cryptography", "sqlite3", "yaml"}),
+        ("controlplane", {"cryptography.x509", "psutil", "yaml", "zoneinfo"}),
+    ],
+)
+def test_a_process_of_the_cluster_imports_only_what_it_needs(process: str, spared: set[str]) -> None:
+    command = f"import sys, kitlib.cluster.{process}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert not spared & set(done.stdout.split())
 
 
 CONTROLLERS = [path for path in sorted((CLUSTER / "controllers").glob("*.py")) if "(Controller):" in path.read_text()]

@@ -197,8 +197,7 @@ def _environment(config: ClusterConfig) -> dict[str, str]:
         "KIT_CLUSTER_ID": config.cluster_id,
         "KIT_HOME": str(config.home),
         "SSL_CERT_FILE": str(config.ca_file),  # they speak with each other alone: no need to load all the world's
-        "MALLOC_ARENA_MAX": "1",  # glibc: no heap for each thread, and large blocks go back to the system at once
-        "MALLOC_MMAP_THRESHOLD_": str(128 << 10),
+        "MALLOC_ARENA_MAX": "1",  # glibc: one heap for all threads
     }
 
 

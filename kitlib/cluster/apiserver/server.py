@@ -8,6 +8,7 @@ still has its `Audit-Id`), compression (on loopback it only costs time).
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import socket
 import ssl
@@ -32,6 +33,8 @@ from kitlib.cluster.store import Store, StoreError
 MAX_BODY = 3 * 1024 * 1024
 _HOUSEKEEPING_SECONDS = 10.0
 """How often a real API server looks whether its own Service is still there."""
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+"""Returns to the system what a burst has left free; only glibc has it, and needs it."""
 
 log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.http")
@@ -142,7 +145,7 @@ class APIServer:
         return InProcessClient(self.rest, self.custom, self.authenticator, user)
 
     async def _keep_house(self, address: str) -> None:
-        """Drop old Events; bring back the cluster's own objects when somebody deleted them."""
+        """Drop old Events; bring back the cluster's own objects when somebody deleted them; give memory back."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             try:
@@ -151,6 +154,7 @@ class APIServer:
                 self.custom.settle()
             except (ApiError, StoreError) as error:
                 log.warning("housekeeping: %s", error)
+            _malloc_trim(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         response = await self._guarded(request)
