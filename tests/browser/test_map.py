@@ -9,7 +9,7 @@ import pytest
 from harness import EmbeddedCluster
 
 from browser.chrome import Chrome, Page
-from browser.lab import Lab, run_all, wait_until_run, write_notebook
+from browser.lab import PANEL, Lab, run_all, wait_until_run, write_notebook
 
 RUNNING = (
     "Array.from(document.querySelectorAll('.kit-tile[data-status=Running][data-letter=R]'),"
@@ -27,6 +27,13 @@ CROSSED = """
             return way.some(within) ? words.textContent : "";
         }).filter(Boolean);
     })
+"""
+
+
+MAPS = """
+import threading, time
+time.sleep(0.5)
+print(sum(thread.name == "cluster-map" for thread in threading.enumerate()), "map is followed")
 """
 
 
@@ -58,11 +65,14 @@ def test_a_pod_deleted_on_the_map_is_replaced(
     cluster.kubectl("expose", "-n", namespace, "deployment/kubernetes-bootcamp", "--port=8080")
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    write_notebook(folder / "map.ipynb", "from kitlib import views", f"views.cluster_map({namespace!r}, services=True)")
+    show = f"views.cluster_map({namespace!r}, services=True)"
+    write_notebook(folder / "map.ipynb", "from kitlib import views", show, MAPS)
     with Lab(folder, tmp_path, cluster.env) as lab:
         page = lab.open(browser, "map.ipynb")
-        run_all(page)
-        wait_until_run(page, 180)
+        for _ in range(2):  # the map of the first time is followed no longer
+            run_all(page)
+            wait_until_run(page, 180)
+        page.wait_for(f"{PANEL}.node.innerText.includes('1 map is followed')", "one map")
         before = running(page, 2)
         assert page.evaluate("document.querySelectorAll('.kit-node').length") == 3
         page.wait_for("document.querySelectorAll('.kit-link').length === 2", "links from the Service to its Pods")
@@ -84,5 +94,8 @@ def test_a_pod_deleted_on_the_map_is_replaced(
         page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'}).then(() => 1)")
         page.wait_for("document.body.dataset.jpThemeLight === 'false'", "the dark theme")
         page.screenshot(screenshots / "map-dark.png")
+
+        page.evaluate(f"{PANEL}.sessionContext.restartKernel().then(() => 1)")
+        page.wait_for("document.querySelector('.kit-problems').innerText.includes('has ended')", "the map to say so")
     assert browser.complaints == []
     cluster.kubectl("delete", "-n", namespace, "deployment/kubernetes-bootcamp", "service/kubernetes-bootcamp")

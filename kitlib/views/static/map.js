@@ -7,6 +7,8 @@ const LEGEND = [
   ["!", "fail", "in trouble"], ["T", "end", "Terminating"], ["U", "warn", "Unknown, node lost"],
 ];
 
+const ENDED = "the kernel of this map has ended: run the set-up cell, then this cell again";
+
 function make(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -281,26 +283,27 @@ function render({ model, el }) {
   const root = skeleton();
   const view = { selected: null, pointed: null, select, point, canAct: false, dense: false };
   const act = (message) => model.send(message);
+  let ended = false; // a picture that outlives its kernel must not look alive
   el.append(root);
 
   function draw() {
     const scene = model.get("scene");
     if (!scene || !scene.nodes) return;
     const pods = scene.nodes.flatMap((node) => node.pods).concat(scene.waiting);
-    view.canAct = scene.canActOnNodes;
+    view.canAct = scene.canActOnNodes && !ended;
     view.dense = scene.nodes.length > 12;
     part(root, "nodes").classList.toggle("kit-dense", view.dense);
-    part(root, "nodes").classList.toggle("kit-stale", scene.stale);
+    part(root, "nodes").classList.toggle("kit-stale", scene.stale || ended);
     root.setAttribute("aria-label", scene.title);
     setText(part(root, "title"), scene.title);
     setText(part(root, "summary"), summary(scene));
-    setText(part(root, "problems"), scene.problems.join(" · "));
+    setText(part(root, "problems"), (ended ? [ENDED] : scene.problems).join(" · "));
     part(root, "services-on").checked = model.get("services");
     part(root, "services").classList.toggle("kit-on", model.get("services"));
     updateServices(part(root, "services"), scene.services, view);
     drawWaiting(scene.waiting);
     keyed(part(root, "nodes"), scene.nodes, (node) => node.name, (node) => createNode(node, act), (box, node) => updateNode(box, node, view));
-    updateDetails(part(root, "details"), pods.find((pod) => pod.uid === view.selected), scene, act);
+    updateDetails(part(root, "details"), ended ? undefined : pods.find((pod) => pod.uid === view.selected), scene, act);
     updateLog(part(root, "log"), scene.events);
     links();
   }
@@ -337,12 +340,16 @@ function render({ model, el }) {
   part(root, "nodes").addEventListener("scroll", links);
   const sizes = new ResizeObserver(() => model.get("scene").nodes && links());
   sizes.observe(root);
-  model.on("change:scene", draw);
+  const follow = () => { ended = false; draw(); };
+  const stop = () => { ended = true; draw(); };
+  model.on("change:scene", follow);
+  model.on("comm_live_update", stop); // JupyterLab cuts its widgets off when a kernel restarts
   model.on("change:services", draw);
   draw();
   return () => {
     sizes.disconnect();
-    model.off("change:scene", draw);
+    model.off("change:scene", follow);
+    model.off("comm_live_update", stop);
     model.off("change:services", draw);
   };
 }
