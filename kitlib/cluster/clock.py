@@ -6,7 +6,6 @@ Also holds the two time formats of the API, `metav1.Time` (seconds) and `metav1.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import datetime, timezone
 from typing import Protocol
@@ -41,6 +40,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""
+        import asyncio
+
         await asyncio.sleep(seconds)
 
 

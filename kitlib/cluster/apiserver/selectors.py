@@ -185,9 +185,13 @@ def predicate(resource: str, labels: str, fields: str, more: tuple[str, ...] = (
 
     def test(obj: Object) -> bool:
         found = obj["metadata"].get("labels") or {}
-        return all(_holds(found, each) for each in wanted_labels) and all(
-            (field_value(obj, field) == value) == equal for field, equal, value in wanted_fields
-        )
+        for each in wanted_labels:
+            if not _holds(found, each):
+                return False
+        for field, equal, value in wanted_fields:
+            if (field_value(obj, field) == value) != equal:
+                return False
+        return True
 
     return test
 
