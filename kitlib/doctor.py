@@ -157,7 +157,8 @@ def differences() -> list[tuple[str, str, str]]:
         (
             "sign-in",
             "client certificates, tokens, plugins",
-            "a token; without one, 401 (a real cluster's anonymous user gets 403)",
+            "a token; without one, 401 (a real cluster's anonymous user gets 403); "
+            "certificates can be asked for and approved, but none is issued",
         ),
         (
             "kube-system",

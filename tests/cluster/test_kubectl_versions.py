@@ -5,6 +5,7 @@ The binaries are the one on PATH and those that `KIT_TEST_KUBECTLS` lists (`.ci/
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -13,6 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from harness import EmbeddedCluster, eventually, kubectls, minor_of
 
 BOOTCAMP = "gcr.io/google-samples/kubernetes-bootcamp:v1"
@@ -203,6 +209,20 @@ def test_debug_adds_an_ephemeral_container_or_copies_the_pod(kubectl: Kubectl) -
     eventually(lambda: "hello from here" in kubectl("logs", name, "-c", "look"))
     kubectl("debug", name, "--image=busybox", "--copy-to=copy", "--", "true")
     kubectl("delete", "pod", "copy", "--wait=false")
+
+
+def test_a_certificate_can_be_asked_for_and_approved(kubectl: Kubectl) -> None:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "me")])
+    asked = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    signed = asked.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.PEM)
+    spec = {"request": base64.b64encode(signed).decode(), "signerName": "example.com/none", "usages": ["client auth"]}
+    name = kubectl.namespace
+    request = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name}}
+    kubectl("create", "-f", "-", stdin=json.dumps({**request, "spec": spec}))
+    assert "approved" in kubectl("certificate", "approve", name)
+    row = kubectl("get", "csr", name, "--no-headers").split()
+    assert (row[-1], "kubernetes-admin" in row) == ("Approved", True)
+    kubectl("delete", "csr", name)
 
 
 def test_a_user_may_act_as_another(kubectl: Kubectl) -> None:

@@ -258,4 +258,5 @@ def descriptions(name: str) -> tuple[str, dict[str, str]]:
     """Return a model's own description and those of its fields; read anew each time, for nobody keeps them."""
     source = _source(name)
     own = re.search(r'^class \w+\(BaseModel\):\n    """\n    (.*?)\n\n    Attributes:', source, re.M | re.DOTALL)
-    return own[1].strip() if own else "", {field: text for field, (_, text) in _details(source).items()}
+    text = own[1].strip().replace('\\"', '"') if own else ""
+    return text, {field: described for field, (_, described) in _details(source).items()}

@@ -1,9 +1,9 @@
 """Reading request bodies in Kubernetes' protobuf encoding.
 
 Stands for the protobuf serializer of apimachinery. kubectl 1.32 and later sends the objects that it makes itself
-(`create deployment`, `autoscale`, `auth can-i`) in this encoding and reads JSON in return. Types come from `models.py`;
-the table below adds the field numbers, which are part of Kubernetes' public wire format. Left out: writing, and kinds
-that kubectl never sends so.
+(`create deployment`, `autoscale`, `certificate approve`) in this encoding and reads JSON in return. Types come from
+`models.py`; the table below adds the field numbers, which are part of Kubernetes' public wire format. Left out:
+writing, and kinds that kubectl never sends so.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ Namespace Deployment Job CronJob Service Pod ResourceQuota PodDisruptionBudget I
 HorizontalPodAutoscaler SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview TokenRequest: metadata spec
 LocalSubjectAccessReview JobTemplateSpec PodTemplateSpec: metadata spec
 SelfSubjectReview: metadata
+CertificateSigningRequest: metadata spec status
+CertificateSigningRequestSpec: request username uid groups usages extra signerName *expirationSeconds
+CertificateSigningRequestStatus: conditions certificate
+CertificateSigningRequestCondition: type reason message lastUpdateTime lastTransitionTime status
 NamespaceSpec: finalizers
 ConfigMap: metadata data binaryData *immutable
 Secret: metadata data type stringData *immutable

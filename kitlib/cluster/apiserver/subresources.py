@@ -61,11 +61,22 @@ def post(
         return request_token(rest, authenticator, namespace, name, obj, options)
     if subresource:
         raise errors.no_such_resource()
+    if kind.kind == "CertificateSigningRequest":
+        _name_requestor(obj, user)
     if kind.stored:
         return rest.create(kind, namespace, obj, options)
     check_type(kind, obj)
     options.warnings += schema.decode(kind, obj, options.field_validation)
     return review(kind.kind, obj, user, authenticator)
+
+
+def _name_requestor(request: Object, user: User) -> None:
+    """Say in a CertificateSigningRequest who made it, whatever its maker says."""
+    if isinstance(spec := request.get("spec"), dict):
+        facts = {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": user.extra}
+        for name, value in facts.items():
+            spec.pop(name, None)
+            spec.update({name: value} if value else {})
 
 
 def get_scale(rest: REST, kind: Kind, namespace: str, name: str) -> Object:

@@ -22,6 +22,7 @@ Files = dict[str, tuple[bytes, int]]
 """Contents and mode by relative path."""
 
 TRASH = "trash"
+_DATA = "..data"
 
 
 class MountFailed(Exception):  # noqa: N818
@@ -188,7 +189,7 @@ def write_atomically(path: Path, files: Files) -> None:
     through `..data`. A change swaps that one link.
     """
     path.mkdir(parents=True, exist_ok=True)
-    data = path / "..data"
+    data = path / _DATA
     old = path / os.readlink(data) if data.is_symlink() else None
     if old is not None and _read_back(old) == files:
         return
@@ -228,11 +229,11 @@ def _link_visible(path: Path, files: Files) -> None:
     for top in tops:
         link = path / top
         if not link.is_symlink():
-            link.symlink_to(f"..data/{top}")
+            link.symlink_to(f"{_DATA}/{top}")
 
 
 def mounts(container: Object, volumes: Mapping[str, Path], values: Mapping[str, str]) -> list[tuple[str, str, bool]]:
-    """Return what a container sees where: source on the node, `mountPath`, read-only.
+    """Return what a container sees where: source on the node, `mountPath`, read-only (all that the kubelet writes is).
 
     Args:
         container: The container's spec.
@@ -252,7 +253,8 @@ def mounts(container: Object, volumes: Mapping[str, Path], values: Mapping[str, 
                 raise MountFailed(f'failed to prepare subPath for volumeMount "{mount["name"]}"')
             if not source.exists():
                 source.mkdir(parents=True)
-        found.append((str(source), mount["mountPath"].rstrip("/") or "/", bool(mount.get("readOnly"))))
+        read_only = bool(mount.get("readOnly")) or (volume / _DATA).is_symlink()
+        found.append((str(source), mount["mountPath"].rstrip("/") or "/", read_only))
     return found
 
 

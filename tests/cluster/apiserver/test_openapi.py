@@ -58,6 +58,8 @@ def test_explain_finds_types_and_descriptions():
     containers = schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"]
     assert containers["x-kubernetes-patch-merge-key"] == "name"
     assert containers["x-kubernetes-list-map-keys"] == ["name"]
+    probe = document("api/v1")["components"]["schemas"]["io.k8s.api.core.v1.Probe"]["properties"]
+    assert probe["exec"]["description"] == 'ExecAction describes a "run in container" action.'
 
 
 def test_version_2_tells_old_kubectls_which_kinds_can_be_patched_in_a_dry_run():

@@ -235,6 +235,14 @@ async def test_a_container_has_a_root_of_its_own_and_can_neither_see_nor_change_
 
 
 @pytest.mark.skipif(not namespaces_work(), reason="the kernel allows no namespaces")
+async def test_a_configmap_is_mounted_read_only(node: Node) -> None:
+    await node.configmap("conf", {"a": "1"})
+    spec = {"volumes": [{"name": "v", "configMap": {"name": "conf"}}]}
+    await node.create("reader", "touch /c/new; touch /c/a; cat /c/a", pod=spec, volumeMounts=mounts("/c"))
+    assert (await node.output("reader")).count("Read-only file system") == 2
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="the kernel allows no namespaces")
 async def test_a_read_only_root_file_system_takes_no_file(node: Node) -> None:
     options = {"securityContext": {"readOnlyRootFilesystem": True}}
     await node.create("ro", "touch /file; touch /tmp/file && echo tmp", **options)
