@@ -6,6 +6,7 @@ Stands for `startContainer`, `killContainer` and `doBackOff` of the kubelet's ku
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -244,7 +245,14 @@ class ContainerWorker:
         await self._post_start()
         if self.running:
             self._after_start()
+        if self.spec.get("stdin"):
+            await self._until_relist()
         return None
+
+    async def _until_relist(self) -> None:
+        """Let a command that ends at once be seen only then, as in a real kubelet: who attaches would come too late."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._exit.wait(), self._facts.node.next_relist() - time.monotonic())
 
     def _begin(self, attempt: int) -> None:
         self._last = self._ended or self._last

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
 from kitlib.cluster.client import STRATEGIC_MERGE_PATCH
 from kitlib.cluster.kubelet.main import Kubelet
 
-from .conftest import BOTH_WAYS, Node, state_of, until
+from .conftest import BOTH_WAYS, FAST, Node, state_of, until
 
 BOOTCAMP = "gcr.io/google-samples/kubernetes-bootcamp:v1"
 GPU = "nvidia.com/gpu"
@@ -261,6 +262,19 @@ async def test_a_failing_liveness_probe_restarts_the_container(node: Node) -> No
     events = await node.events("sick")
     assert ("Killing", "Container c failed liveness probe, will be restarted") in events
     assert any(r == "Unhealthy" and m.endswith("connect: connection refused") for r, m in events)
+
+
+@pytest.mark.parametrize("changes", [{"cluster": {"settings": replace(FAST, generic_pleg_relist_period=1e4)}}])
+async def test_a_quick_command_with_stdin_is_seen_when_it_has_ended(node: Node) -> None:
+    phases = set()
+    await node.create("quick", "sleep 0.2", stdin=True)
+
+    def ended(pod: dict) -> bool:
+        phases.add(pod["status"]["phase"])
+        return "Succeeded" in phases
+
+    await node.wait("quick", ended)
+    assert "Running" not in phases
 
 
 async def test_the_stop_of_one_run_does_not_reach_the_next(node: Node) -> None:
