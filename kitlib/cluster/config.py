@@ -13,6 +13,8 @@ from typing import Any
 
 KUBERNETES_VERSION = "v1.36.2"
 """The release of Kubernetes whose behaviour the embedded cluster follows."""
+CONTROL_SOCKET = "supervisor.sock"
+"""Where the supervisor listens, in KIT_HOME."""
 SHARED_MEMORY = Path("/dev/shm")
 """Where files live in memory (Linux only)."""
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import psutil
 
-from kitlib.cluster import supervisor as supervisor_module
 from kitlib.cluster.bootstrap import (
     ClusterError,
     Shape,
@@ -35,7 +34,7 @@ from kitlib.cluster.bootstrap import (
     share_gpus,
     write_credentials,
 )
-from kitlib.cluster.config import KUBERNETES_VERSION, SHARED_MEMORY, ClusterConfig, to_json
+from kitlib.cluster.config import CONTROL_SOCKET, KUBERNETES_VERSION, SHARED_MEMORY, ClusterConfig, to_json
 from kitlib.cluster.files import write_private
 from kitlib.home import kit_home, prove_writable
 
@@ -172,7 +171,7 @@ def _launch(config: ClusterConfig, nodes: list[dict[str, Any]], api_socket: sock
         file.write(json.dumps(plan).encode())
         file.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", supervisor_module.__name__],
+            [sys.executable, "-m", "kitlib.cluster.supervisor"],
             stdin=file,
             stdout=log,
             stderr=log,
@@ -229,14 +228,14 @@ def _running(home: Path) -> Status | None:
 
 def _command(home: Path, request: dict[str, Any]) -> Status | None:
     """Send one request to the supervisor; None when nobody listens."""
-    if not (home / supervisor_module.CONTROL_SOCKET).exists():
+    if not (home / CONTROL_SOCKET).exists():
         return None
     back = os.getcwd()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(10)
         try:
             os.chdir(home)  # a relative name keeps within the length limit of Unix sockets
-            connection.connect(supervisor_module.CONTROL_SOCKET)
+            connection.connect(CONTROL_SOCKET)
             connection.sendall(json.dumps(request).encode())
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError:
@@ -382,7 +381,7 @@ def sweep(home: Path) -> int:
     except ClusterError:
         return 0
     with contextlib.suppress(OSError):  # a disk that became read-only keeps it, and nobody listens there
-        (home / supervisor_module.CONTROL_SOCKET).unlink()
+        (home / CONTROL_SOCKET).unlink()
     found = _strays(mark, home)
     for process in found:
         with contextlib.suppress(psutil.Error):

@@ -36,10 +36,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kitlib.cluster.config import ClusterConfig, NodeConfig, from_json
+from kitlib.cluster.config import CONTROL_SOCKET, ClusterConfig, NodeConfig, from_json
 from kitlib.cluster.kubelet import spawn
 
-CONTROL_SOCKET = "supervisor.sock"
 CONTROL_PLANE = "control-plane"
 MAX_FILES = 10240
 """The most that macOS allows."""
