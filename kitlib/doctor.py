@@ -184,6 +184,11 @@ def differences() -> list[tuple[str, str, str]]:
         ("Ingress, NetworkPolicy", "a controller or the network acts on them", "stored only"),
         ("autoscaling", "HorizontalPodAutoscalers act on metrics", "`kubectl top` works; an autoscaler says it can't"),
         (
+            "resources of a running Pod",
+            "changed in place (`--subresource resize`)",
+            "no such subresource: make a new Pod",
+        ),
+        (
             "custom resources",
             "CEL rules and conversion webhooks are evaluated",
             "served, but `x-kubernetes-validations` are ignored and versions convert by name alone",

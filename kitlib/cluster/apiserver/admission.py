@@ -1,9 +1,9 @@
 """Admission: what the API server adds to a new object after its defaults and before its validation.
 
-Stands for the admission plugins DefaultTolerationSeconds, Priority, LimitRanger, ResourceQuota, DefaultStorageClass,
-StorageObjectInUseProtection and PersistentVolumeClaimResize, and for the
-strategies of the registry that prepare an object for creation. Left out: ServiceAccount (Pods of the embedded cluster
-get no credentials), webhooks, and PodSecurity.
+Stands for the admission plugins DefaultTolerationSeconds, Priority, ServiceAccount, LimitRanger, ResourceQuota,
+DefaultStorageClass, StorageObjectInUseProtection and PersistentVolumeClaimResize, and for the strategies of the
+registry that prepare an object for creation. Left out: the volume with a ServiceAccount's token, webhooks, and
+PodSecurity.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def admit_create(kind: Kind, obj: Object, settings: Settings, lister: Lister = _
         kind: Kind of the object.
         obj: The object, decoded and with its defaults; its `metadata.uid` is set.
         settings: Times of the cluster.
-        lister: Gives the LimitRanges, ResourceQuotas and PriorityClasses that apply.
+        lister: Gives the LimitRanges, ResourceQuotas, ServiceAccounts and PriorityClasses that apply.
 
     Raises:
-        ApiError: 403: a LimitRange, a ResourceQuota or a missing PriorityClass forbids the object.
+        ApiError: 403: a LimitRange, a ResourceQuota, a missing ServiceAccount or PriorityClass forbids the object.
     """
     if isinstance(kind, CustomKind):
         pass  # only quotas apply, whatever the kind is called
@@ -97,6 +97,7 @@ def _default_storage_class(claim: Object, lister: Lister) -> None:
 
 def _admit_pod(kind: Kind, pod: Object, settings: Settings, lister: Lister) -> None:
     spec = pod["spec"]
+    _service_account(kind, pod, lister)
     _default_tolerations(spec, settings)
     _priority(kind, pod, lister)
     _limit_ranges(kind, pod, lister)
@@ -106,6 +107,14 @@ def _admit_pod(kind: Kind, pod: Object, settings: Settings, lister: Lister) -> N
         text = "Scheduling is blocked due to non-empty scheduling gates"
         gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": text}
         pod["status"]["conditions"] = [gated]
+
+
+def _service_account(kind: Kind, pod: Object, lister: Lister) -> None:
+    """Let no Pod name an account that does not exist; `default` may come a moment after its namespace."""
+    name, namespace = pod["spec"].get("serviceAccountName") or "default", pod["metadata"].get("namespace")
+    if name != "default" and all(each["metadata"]["name"] != name for each in lister("serviceaccounts", namespace)):
+        why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
+        raise _forbidden(kind, pod, why)
 
 
 def _default_tolerations(spec: Object, settings: Settings) -> None:

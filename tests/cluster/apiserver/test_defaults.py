@@ -176,11 +176,14 @@ def test_a_quota_counts_quotas():
         stored(other, resourcequotas=quotas)
 
 
-def test_an_accounts_old_field_follows_the_new_one():
+def test_a_pods_account_exists_and_its_old_field_follows_the_new_one():
     pod = yaml.safe_load(POD)
     pod["spec"] |= {"serviceAccountName": "new", "serviceAccount": "old"}
     spec = stored(pod, serviceaccounts=[{"metadata": {"name": "new"}}])["spec"]
     assert (spec["serviceAccountName"], spec["serviceAccount"]) == ("new", "new")
+    why = 'pods "p" is forbidden: error looking up service account n/new: serviceaccount "new" not found'
+    with pytest.raises(ApiError, match=why):
+        stored(pod)
 
 
 def test_a_quota_of_cpu_needs_requests():
