@@ -362,6 +362,8 @@ async def test_services_get_addresses_of_their_own(api: API) -> None:
     first = (await api.post(SERVICES, service("one"))).body["spec"]
     assert first["clusterIP"].startswith("127.77.") and first["clusterIPs"] == [first["clusterIP"]]
     assert first["ipFamilies"] == ["IPv4"] and first["ipFamilyPolicy"] == "SingleStack"
+    moved = await api.patch(f"{SERVICES}/one", {"spec": {"clusterIP": "None"}})
+    assert 'spec.clusterIPs[0]: Invalid value: ["None"]: may not change once set' in moved.message
     headless = (await api.post(SERVICES, service("headless", clusterIP="None"))).body["spec"]
     assert headless["clusterIP"] == "None"
     taken = await api.post(SERVICES, service("two", clusterIP=first["clusterIP"]))

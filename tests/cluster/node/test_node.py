@@ -297,6 +297,7 @@ async def test_nginx_serves_its_page_from_a_volume(node: Node) -> None:
     await node.create("nginx", image="nginx", pod=spec, volumeMounts=mounts, readinessProbe=probe)
     await node.ready("nginx")
     assert await node.exec("nginx", "curl", "-s", "localhost") == (0, "my page\n")
+    assert "<h1>404 Not Found</h1>" in (await node.exec("nginx", "curl", "-s", "localhost/nosuch"))[1]
 
 
 async def test_files_of_an_image_are_a_containers_own_to_change(node: Node) -> None:

@@ -93,7 +93,7 @@ def _service_update(found: FieldErrors, new: Object, old: Object) -> None:
     if "ExternalName" not in kinds and old["spec"].get("clusterIP"):
         address = new["spec"].get("clusterIP")
         if address != old["spec"]["clusterIP"]:
-            found.invalid("spec.clusterIPs[0]", address or "", "may not change once set")
+            found.invalid("spec.clusterIPs[0]", [address or ""], "may not change once set")
 
 
 def _check_data(found: FieldErrors, obj: Object, *names: str) -> None:

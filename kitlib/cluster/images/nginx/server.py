@@ -59,7 +59,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer with nginx's error page."""
-        title = f"{int(code)} {message or HTTPStatus(code).phrase}"
+        title = f"{int(code)} {HTTPStatus(code).phrase}"
         page = self._page(code, ERROR.format(title=title, version=VERSION))
         if self.command != "HEAD":
             self.wfile.write(page.read())
