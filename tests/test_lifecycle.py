@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -200,6 +201,14 @@ def test_everything_killed_at_once_is_swept_by_down(own_cluster: EmbeddedCluster
     own_cluster.kit("down")
     assert_nothing_left(own_cluster, mark, ports)
     assert not with_argument(time_of_its_own)
+
+
+def test_a_cluster_whose_folder_was_deleted_is_ended_by_down(own_cluster: EmbeddedCluster) -> None:
+    own_cluster.kit("up", "--nodes", "1")
+    mark = own_cluster.cluster_id()
+    shutil.rmtree(own_cluster.home)
+    assert "stray processes" in own_cluster.kit("down").stdout
+    assert not processes_of(mark)
 
 
 def test_a_killed_kit_command_takes_the_cluster_that_it_started(own_cluster: EmbeddedCluster) -> None:

@@ -336,8 +336,6 @@ def down(purge: bool = False) -> list[str]:
         ClusterError: A process did not end.
     """
     home = kit_home()
-    if not home.exists():
-        return []
     ended = []
     answer = _command(home, {"command": "stop"})
     if answer is not None:
@@ -346,7 +344,7 @@ def down(purge: bool = False) -> list[str]:
     strays = sweep(home)
     if strays:
         ended.append(f"{strays} stray processes")
-    if purge:
+    if purge and home.exists():
         _purge(home)
         ended.append(f"the state in {home}")
     return ended
@@ -368,18 +366,32 @@ def _alive(pid: int) -> bool:
 def sweep(home: Path) -> int:
     """Kill every process of this KIT_HOME's cluster and return their number. After an orderly end none is left.
 
-    All inherit `KIT_CLUSTER_ID`, but for those in a container that cleared their environment or came by `exec`: they
-    have the container's folder as their root.
-
     Raises:
         ClusterError: A process survived SIGKILL.
     """
-    if not (home / "cluster.json").exists():
-        return 0
+    return sum(_sweep(home, mark) for mark in _cluster_ids(home))
+
+
+def _cluster_ids(home: Path) -> set[str]:
+    """Return the cluster's id from its file, or, when somebody deleted that, from processes that still run for it."""
     try:
-        mark = read_config(home)[0].cluster_id
+        return {read_config(home)[0].cluster_id}
     except ClusterError:
-        return 0
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                known = process.environ()
+                if known.get("KIT_HOME") == str(home) and process.pid != os.getpid():
+                    found.add(known.get("KIT_CLUSTER_ID", ""))
+        return found - {""}
+
+
+def _sweep(home: Path, mark: str) -> int:
+    """Kill the processes of one cluster.
+
+    All inherit `KIT_CLUSTER_ID`, but for those in a container that cleared their environment or came by `exec`: they
+    have the container's folder as their root.
+    """
     with contextlib.suppress(OSError):  # a disk that became read-only keeps it, and nobody listens there
         (home / CONTROL_SOCKET).unlink()
     found = _strays(mark, home)
