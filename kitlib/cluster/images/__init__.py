@@ -53,7 +53,7 @@ class Image:
         env: The image's environment.
         size: Size in bytes that is reported.
         ports: Ports that the program listens on when the Pod declares none.
-        files: Folders of the image that its containers see, each its own copy: path to name in `folder`.
+        files: Folders and files of the image that its containers see, each its own copy: path to name in `folder`.
     """
 
     reference: str

@@ -156,13 +156,15 @@ def _prepare_folders(around: Surroundings, container: Object, image: Image) -> P
 
 
 def _image_files(folder: Path, image: Image, mounted: Sequence[str]) -> list[tuple[str, str, bool]]:
-    """Give a run its own copies of the image's folders, except where a volume covers them."""
+    """Give a run its own copies of the image's folders and files, except where a volume covers them."""
     shutil.rmtree(folder / "image", ignore_errors=True)
     found = []
     for target, name in image.files.items():
         if not any(f"{target}/".startswith(f"{path.rstrip('/')}/") for path in mounted):
-            shutil.copytree(image.folder / name, folder / "image" / name)
-            found.append((str(folder / "image" / name), target, False))
+            copy = folder / "image" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (image.folder / name).is_dir() else shutil.copy)(image.folder / name, copy)
+            found.append((str(copy), target, False))
     return found
 
 

@@ -37,6 +37,8 @@ def test_a_short_reference_stands_for_a_full_one(reference: str, full: str) -> N
         "ubuntu:24.04",
         "curlimages/curl",
         "registry.k8s.io/pause:3.10",
+        "registry.k8s.io/e2e-test-images/agnhost:2.53",
+        "gcr.io/google-samples/hello-app:2.0",
     ],
 )
 def test_known_images_are_found(reference: str) -> None:

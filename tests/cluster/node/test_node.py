@@ -247,6 +247,17 @@ async def test_an_http_probe_reaches_the_pod(node: Node) -> None:
     await node.ready("web")
 
 
+@BOTH_WAYS
+async def test_the_servers_of_other_tutorials_answer(node: Node) -> None:
+    probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
+    command = ["/agnhost", "netexec", "--http-port=8080"]
+    image = "registry.k8s.io/e2e-test-images/agnhost:2.53"
+    await node.create("hello-node", command, image=image, readinessProbe=probe)
+    await node.create("hello", image="gcr.io/google-samples/hello-app:1.0", readinessProbe=probe)
+    answers = [await ask((await node.ready(name))["status"]["podIP"], 8080) for name in ("hello-node", "hello")]
+    assert "\nNOW: 20" in answers[0] and answers[1].endswith("Hello, world!\nVersion: 1.0.0\nHostname: hello\n")
+
+
 async def test_an_https_probe_trusts_any_certificate(node: Node) -> None:
     (server,) = (socket for one in node.api._servers for socket in one.sockets)
     host, port = server.getsockname()
