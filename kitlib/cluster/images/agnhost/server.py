@@ -1,4 +1,4 @@
-"""Three commands of agnhost: `netexec`, `serve-hostname` and `pause`.
+"""Three commands of agnhost, `netexec`, `serve-hostname` and `pause`, and the servers that only say `hello`.
 
 Of netexec's HTTP server these paths are there: /, /clientip, /echo, /exit, /header, /healthz and /hostname. It has no
 UDP server and runs no commands for its clients.
@@ -20,72 +20,85 @@ HOST = os.environ.get("HOSTNAME", "localhost")
 STARTED = time.monotonic()
 
 
-def log(text: str) -> None:
-    """Print a line in klog's format."""
-    now = time.time()
-    stamp = time.strftime("%m%d %H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}"
-    print(f"I{stamp} {1:7d} log.go:245] {text}", file=sys.stderr, flush=True)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as netexec does."""
+class Hostname(http.server.BaseHTTPRequestHandler):
+    """Answers every request with the host's name, and logs in klog's format."""
 
     protocol_version = "HTTP/1.1"
+    started, asked = "Started HTTP server on port {}", "GET {}"
+
+    @staticmethod
+    def log(text: str) -> None:
+        """Print a line."""
+        now = time.time()
+        stamp = time.strftime("%m%d %H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}"
+        print(f"I{stamp} {1:7d} log.go:245] {text}", file=sys.stderr, flush=True)
 
     def do_GET(self) -> None:  # noqa: N802  (http.server's name)
-        """Answer by path."""
-        url = urlsplit(self.path)
-        asked = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-        log(f"GET {self.path}")
-        found = self.paths().get(url.path.lower(), self.now)(asked)
-        body = found.encode()
+        """Answer."""
+        self.log(self.asked.format(self.path))
+        body = self.text().encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def paths(self) -> dict[str, Callable[[dict[str, str]], str]]:
-        """Return what answers to which path."""
-        return {
-            "/hostname": lambda _: HOST,
-            "/echo": lambda asked: asked.get("msg", ""),
-            "/clientip": lambda _: f"{self.client_address[0]}:{self.client_address[1]}",
-            "/header": lambda asked: self.headers.get(asked.get("key", ""), ""),
-            "/healthz": lambda _: "",
-            "/exit": lambda asked: os._exit(int(asked.get("code", "0") or 0)),
-        }
-
-    def now(self, _: dict[str, str]) -> str:
-        """Return the time as Go prints it."""
-        at = time.time()
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e9):09d}"
-        return f"NOW: {stamp} +0000 UTC m=+{time.monotonic() - STARTED:.9f}"
-
-    def log_message(self, *_: Any) -> None:
-        """Requests are logged in klog's format."""
-
-
-class Hostname(Handler):
-    """Answers every request with the host's name."""
-
-    def paths(self) -> dict[str, Callable[[dict[str, str]], str]]:
-        """Return nothing: all paths are alike."""
-        return {}
-
-    def now(self, _: dict[str, str]) -> str:
-        """Return the host's name."""
+    def text(self) -> str:
+        """Return the answer."""
         return HOST
 
+    def log_message(self, *_: Any) -> None:
+        """Requests are logged already."""
 
-def serve(handler: type[Handler], port: int) -> None:
-    """Serve until SIGTERM."""
+
+class Netexec(Hostname):
+    """Answers by path; with the time where nothing else is meant."""
+
+    def text(self) -> str:
+        """Return the answer."""
+        url = urlsplit(self.path)
+        asked = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        answers: dict[str, Callable[[], str]] = {
+            "/hostname": lambda: HOST,
+            "/echo": lambda: asked.get("msg", ""),
+            "/clientip": lambda: f"{self.client_address[0]}:{self.client_address[1]}",
+            "/header": lambda: self.headers.get(asked.get("key", ""), ""),
+            "/healthz": lambda: "",
+            "/exit": lambda: os._exit(int(asked.get("code", "0") or 0)),
+        }
+        return answers.get(url.path.lower(), _now)()
+
+
+class Hello(Hostname):
+    """Answers with the command's text, variables of the environment filled in, and logs as Go's log package does."""
+
+    started, asked = "Server listening on port {}", "Serving request: {}"
+
+    @staticmethod
+    def log(text: str) -> None:
+        """Print a line."""
+        print(time.strftime("%Y/%m/%d %H:%M:%S", time.gmtime()), text, file=sys.stderr, flush=True)
+
+    def text(self) -> str:
+        """Return the answer."""
+        return os.path.expandvars(sys.argv[2])
+
+
+def _now() -> str:
+    """Return the time as Go prints it."""
+    at = time.time()
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e9):09d}"
+    return f"NOW: {stamp} +0000 UTC m=+{time.monotonic() - STARTED:.9f}"
+
+
+def serve(handler: type[Hostname], port: int) -> None:
+    """Serve until a signal."""
     address = (os.environ.get("POD_IP", "127.0.0.1"), int(os.environ.get(f"KIT_PORT_{port}", port)))
     try:
         server = http.server.ThreadingHTTPServer(address, handler)
     except OSError as error:
         sys.exit(f"listen tcp :{port}: bind: {(error.strerror or '').lower()}")
-    log(f"Started HTTP server on port {port}")
+    handler.log(handler.started.format(port))
     server.serve_forever()
 
 
@@ -95,15 +108,18 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, port in (("netexec", 8080), ("serve-hostname", 9376)):
         commands.add_parser(name).add_argument("--http-port" if name == "netexec" else "--port", type=int, default=port)
+    commands.add_parser("hello").add_argument("text")
     commands.add_parser("pause")
     asked, _ = parser.parse_known_args()
+    if asked.command == "hello":  # the originals leave signals to the system
+        serve(Hello, int(os.environ.get("PORT", 8080)))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     if asked.command == "pause":
         print("Paused", flush=True)
         signal.pause()
     elif asked.command == "netexec":
-        serve(Handler, asked.http_port)
+        serve(Netexec, asked.http_port)
     else:
         serve(Hostname, asked.port)
 
