@@ -491,6 +491,8 @@ class Run:
             for pod in filter(elastic.lost, left):
                 self._forget(pod["metadata"]["name"])
             time.sleep(0.2)
+        for log in self._logs.values() if wait else ():
+            log.join(10)  # a thread that still asks a dead node for a log aborts a Python that ends
         folder = TrainJob(checkpoints=self._settings.get("checkpoints", "none")).checkpoint_folder
         if folder and folder.parent == kit_home() / "train" / self.namespace:
             shutil.rmtree(folder, ignore_errors=True)
